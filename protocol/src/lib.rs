@@ -1,0 +1,20 @@
+//! What the host and the guest agent say to each other: the agent's ttrpc API (`agent.proto`), the vsock ports, and the
+//! first line of a stdio stream.
+
+#[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, unreachable_pub)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
+
+pub use generated::{agent, agent_ttrpc};
+
+mod stream;
+pub use stream::{StdioKind, StreamHello, StreamHelloError};
+
+/// vsock ports on the host that the agent dials.
+pub mod port {
+    /// The agent dials this port once when it is ready, and serves its ttrpc API on that connection.
+    pub const AGENT: u32 = 1024;
+    /// The agent dials this port once per stdio stream and sends a [`StreamHello`](crate::StreamHello) line first.
+    pub const STDIO: u32 = 1025;
+}

@@ -1,0 +1,1 @@
+//! virtio-vsock. To come.
