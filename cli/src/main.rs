@@ -1,2 +1,50 @@
-//! To come.
-fn main() {}
+//! `husk`: containers in microVMs, from the command line.
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use husk_sandbox::{paths::Dirs, timeline::Timeline};
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let timeline = Timeline::begin();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure; all else is Docker's 125.
+            let code = if error.use_stderr() { output::FAILURE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match execute(cli, timeline) {
+        Ok(code) => output::exit(code),
+        Err(error) => {
+            output::print_error(&error);
+            output::exit(output::exit_code(&error))
+        }
+    }
+}
+
+fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
+    let dirs = Dirs::new(cli.root.as_deref());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => commands::run::run(&dirs, args, timeline).await,
+            Command::Pull(args) => commands::pull::run(&dirs, &args).await,
+            Command::Images(args) => commands::images::run(&dirs, &args),
+            Command::Rmi(args) => commands::rmi::run(&dirs, &args),
+            Command::Load(args) => commands::load::run(&dirs, &args),
+            Command::Check(args) => commands::check::run(&dirs, &args),
+            Command::Version(args) => commands::version::run(&args),
+        }
+    })
+}

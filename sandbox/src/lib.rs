@@ -1,1 +1,18 @@
-//! To come.
+//! A pod's life: plans disks and VM, starts the VMM, speaks to the guest's agent, keeps state on disk, and cleans up
+//! whatever way it ends. Every front end is thin over this crate.
+
+pub mod check;
+pub mod disk;
+pub mod error;
+pub mod paths;
+pub mod run;
+pub mod rundir;
+pub mod signals;
+pub mod spec;
+pub mod stdio;
+pub mod terminal;
+pub mod timeline;
+pub mod unpack;
+pub mod vm;
+
+pub use error::{Error, Result};

@@ -1,0 +1,207 @@
+//! The command line, with Docker's names for Docker's things.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use husk_sandbox::spec::Tmpfs;
+
+use crate::units;
+
+/// Runs containers in microVMs of their own.
+#[derive(Debug, Parser)]
+#[command(name = "husk", version, max_term_width = 100, propagate_version = false)]
+pub(crate) struct Cli {
+    /// Keep all state below this directory [default: /var/lib/husk and /run/husk, or the user's own]
+    #[arg(long, global = true, env = "HUSK_ROOT", value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a new container
+    Run(Box<RunArgs>),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// List images
+    Images(FormatArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Load images from an archive or an OCI layout directory
+    Load(LoadArgs),
+    /// Tell whether this machine can run husk, and what to do if not
+    Check(FormatArgs),
+    /// Show the version
+    Version(FormatArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Remove the container when it ends; husk always does
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable; without a value, pass husk's own on
+    #[arg(short, long, value_name = "K[=V]")]
+    pub(crate) env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Working directory inside the container
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// User name or id, with an optional group
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Replace the image's entry point
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) entrypoint: Option<String>,
+    /// Give the container a name
+    #[arg(long, value_parser = units::parse_name)]
+    pub(crate) name: Option<String>,
+    /// The container's host name
+    #[arg(long, value_parser = units::parse_hostname)]
+    pub(crate) hostname: Option<String>,
+    /// Number of CPUs, as in 1.5
+    #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
+    pub(crate) cpus: Option<u64>,
+    /// Memory limit, as in 512m or 2g
+    #[arg(short, long, value_name = "SIZE", value_parser = units::parse_memory)]
+    pub(crate) memory: Option<u64>,
+    /// Make the container's root file system read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "PATH[:OPTIONS]")]
+    pub(crate) tmpfs: Vec<Tmpfs>,
+    /// When to download the image
+    #[arg(long, value_enum, default_value_t = PullPolicy::Missing)]
+    pub(crate) pull: PullPolicy,
+    /// Limit of the unpacked image, and of what the container may write
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_storage, default_value = "10g")]
+    pub(crate) storage_size: u64,
+    /// Boot this kernel instead of husk's own
+    #[arg(long, value_name = "VMLINUX")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// How long VM and agent may take to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = husk_sandbox::vm::DEFAULT_TIMEOUT_S,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) boot_timeout: u64,
+    /// Print when each stage was reached, to standard error
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "table")]
+    pub(crate) timings: Option<Format>,
+    /// The image to run
+    pub(crate) image: String,
+    /// Command and arguments for the container
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullPolicy {
+    /// Always ask the registry
+    Always,
+    /// Only when the image is not there yet
+    Missing,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The image to download
+    pub(crate) image: String,
+    /// Print nothing but the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Names or ids of the images
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// A tar archive (docker-archive or OCI) or an OCI layout directory [default: an archive on standard input]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) input: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(line: &[&str]) -> Result<Box<RunArgs>, clap::Error> {
+        match Cli::try_parse_from([&["husk", "run"], line].concat())?.command {
+            Command::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_end_at_the_image() {
+        let args = run(&["--rm", "-it", "-e", "A=1", "busybox", "ls", "-l", "--rm", "--", "-x"]).unwrap();
+        assert!(args.rm && args.interactive && args.tty);
+        assert_eq!(args.image, "busybox");
+        assert_eq!(args.args, ["ls", "-l", "--rm", "--", "-x"]);
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(run(&["-m", "64m", "--cpus", "1.5", "x"]).unwrap().memory, Some(64 << 20));
+        for bad in [
+            &["-m", "1m", "x"][..],
+            &["-m", "lots", "x"],
+            &["--cpus", "0", "x"],
+            &["--cpus", "-1", "x"],
+            &["--name", "../x", "x"],
+            &["--hostname", "a b", "x"],
+            &["--tmpfs", "rel", "x"],
+            &["--pull", "sometimes", "x"],
+            &["--boot-timeout", "0", "x"],
+            &["--no-such-option", "x"],
+            &[],
+        ] {
+            assert!(run(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn timings_take_an_optional_format() {
+        assert_eq!(run(&["--timings", "x"]).unwrap().timings, Some(Format::Table));
+        assert_eq!(run(&["--timings=json", "x"]).unwrap().timings, Some(Format::Json));
+        assert_eq!(run(&["x"]).unwrap().timings, None);
+    }
+}

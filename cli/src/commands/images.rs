@@ -1,0 +1,58 @@
+//! `husk images`
+
+use husk_image::Store;
+use husk_sandbox::{paths::Dirs, unpack};
+use serde::Serialize;
+
+use crate::{
+    args::{Format, FormatArgs},
+    output, units,
+};
+
+/// Docker shows this many digits of an id.
+const SHORT_ID: usize = 12;
+
+#[derive(Serialize)]
+struct Row {
+    reference: Option<String>,
+    id: String,
+    digest: String,
+    created: Option<String>,
+    size_bytes: u64,
+    unpacked: bool,
+}
+
+pub(crate) fn run(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
+    let images = Store::open(&dirs.images())?.list()?;
+    let rows: Vec<Row> = images
+        .iter()
+        .map(|image| Row {
+            reference: image.reference.as_ref().map(|reference| reference.familiar().to_string()),
+            id: image.config_digest.hex().to_owned(),
+            digest: image.manifest_digest.to_string(),
+            created: image.created.clone(),
+            size_bytes: image.size,
+            unpacked: unpack::disk_of_chain(dirs, &image.chain_id).exists(),
+        })
+        .collect();
+    if args.format == Format::Json {
+        output::print_json(&rows)?;
+        return Ok(0);
+    }
+    let heading = ["IMAGE", "ID", "CREATED", "SIZE", "UNPACKED"].map(String::from);
+    let table: Vec<_> = std::iter::once(heading).chain(rows.into_iter().map(cells)).collect();
+    output::print_table(&table)?;
+    Ok(0)
+}
+
+fn cells(row: Row) -> [String; 5] {
+    let created = row.created.unwrap_or_default();
+    [
+        row.reference.unwrap_or_else(|| "<none>".into()),
+        row.id.chars().take(SHORT_ID).collect(),
+        // The date is enough for a table.
+        created.split('T').next().unwrap_or_default().to_owned(),
+        units::human_bytes(row.size_bytes),
+        if row.unpacked { "yes" } else { "no" }.into(),
+    ]
+}

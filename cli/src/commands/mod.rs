@@ -1,0 +1,9 @@
+//! One file per command.
+
+pub(crate) mod check;
+pub(crate) mod images;
+pub(crate) mod load;
+pub(crate) mod pull;
+pub(crate) mod rmi;
+pub(crate) mod run;
+pub(crate) mod version;

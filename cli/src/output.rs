@@ -1,0 +1,52 @@
+//! What every command prints the same way: errors, tables, JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Docker's exit code for a failure of its own.
+pub(crate) const FAILURE: u8 = 125;
+
+/// Prints an error with all its causes, once, on one line where they are short.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    eprintln!("husk: {error:#}");
+}
+
+/// The exit code that an error asks for.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<husk_sandbox::Error>().map_or(FAILURE, husk_sandbox::Error::exit_code)
+}
+
+/// Ends husk. A thread may still be blocked in a read of standard input: nobody waits for it.
+pub(crate) fn exit(code: u8) -> ! {
+    let _ = io::stdout().flush();
+    std::process::exit(code.into())
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print_line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints rows in columns as wide as they need to be; the first row is the heading.
+pub(crate) fn print_table<const N: usize>(rows: &[[String; N]]) -> anyhow::Result<()> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        print_line(cells.collect::<Vec<_>>().join("   ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints a line. A reader that has left is no failure.
+pub(crate) fn print_line(line: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
+        result => Ok(result?),
+    }
+}

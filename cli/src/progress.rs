@@ -1,0 +1,100 @@
+//! Progress bars: on a terminal they move, in a pipe nothing is printed.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use husk_image::{BlobState, Image, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+const BAR: &str = "{prefix:12} {msg:12} [{bar:30}] {bytes:>10}/{total_bytes:<10}";
+const SHORT_ID: usize = 12;
+
+/// A bar per layer.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    layers: Mutex<HashMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    /// Draws on standard error if that is a terminal.
+    pub(crate) fn on_terminal() -> Self {
+        Self { all: MultiProgress::new(), layers: Mutex::default() }
+    }
+
+    /// Draws nothing.
+    pub(crate) fn hidden() -> Self {
+        Self { all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), layers: Mutex::default() }
+    }
+
+    /// Shows a step.
+    pub(crate) fn update(&self, step: &Progress) {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = layers.entry(step.digest.hex().to_owned()).or_insert_with(|| {
+            let bar = self.all.add(ProgressBar::new(step.total).with_style(style(BAR)));
+            bar.set_prefix(step.digest.hex().chars().take(SHORT_ID).collect::<String>());
+            bar
+        });
+        bar.set_message(match step.state {
+            BlobState::Waiting => "waiting",
+            BlobState::Downloading => "downloading",
+            BlobState::Verifying => "verifying",
+            BlobState::Done => "done",
+            BlobState::Exists => "exists",
+        });
+        bar.set_position(step.downloaded);
+    }
+
+    /// Takes the bars off the screen.
+    pub(crate) fn clear(&self) {
+        // A terminal that can't be written to shows no bars anyway.
+        let _ = self.all.clear();
+    }
+}
+
+/// One bar for the unpacking of an image; it appears with the first step.
+pub(crate) struct UnpackBar {
+    bar: ProgressBar,
+}
+
+impl UnpackBar {
+    pub(crate) fn new(image: &Image) -> Self {
+        let total = image.layers.iter().map(|layer| layer.size).sum();
+        let bar = ProgressBar::new(total).with_style(style(BAR)).with_prefix("image");
+        bar.set_message("unpacking");
+        Self { bar }
+    }
+
+    /// So many bytes of the layers have been unpacked.
+    pub(crate) fn update(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+        if bytes >= self.bar.length().unwrap_or(0) {
+            self.bar.finish_and_clear();
+        } else {
+            self.bar.enable_steady_tick(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for UnpackBar {
+    fn drop(&mut self) {
+        if !self.bar.is_finished() && self.bar.position() > 0 {
+            self.bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants of this file, tested below.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_templates_are_sound() {
+        assert!(indicatif::ProgressStyle::with_template(super::BAR).is_ok());
+    }
+}

@@ -1,0 +1,186 @@
+//! What can go wrong in a sandbox, and the exit code that each failure has.
+
+use std::{io, path::PathBuf};
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a sandbox could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file system operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried, as a verb: "create", "lock", ...
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A piece of husk itself is not where it should be.
+    #[error("{what} not found (looked in {looked_in}): run `make build`, or install husk completely")]
+    AssetMissing {
+        /// Which piece.
+        what: &'static str,
+        /// Where it was looked for.
+        looked_in: String,
+    },
+    /// A program could not be run.
+    #[error("cannot run {program}: {hint}")]
+    Spawn {
+        /// Which program.
+        program: String,
+        /// What to do.
+        hint: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// mke2fs refused.
+    #[error("cannot format disk {}: mke2fs said: {stderr}", path.display())]
+    Format {
+        /// The disk.
+        path: PathBuf,
+        /// What mke2fs printed.
+        stderr: String,
+    },
+    /// The VM ended before its agent answered.
+    #[error("the virtual machine ended before its agent answered: {reason}")]
+    VmDied {
+        /// What the VMM said, and the console's last lines.
+        reason: String,
+    },
+    /// The agent did not answer in time.
+    #[error("the agent in the virtual machine did not answer within {seconds} s{console}")]
+    AgentTimeout {
+        /// The limit, in seconds.
+        seconds: u64,
+        /// The console's last lines.
+        console: String,
+    },
+    /// The VM ended while the container ran.
+    #[error("the virtual machine ended unexpectedly: {reason}")]
+    VmLost {
+        /// What the VMM said, and the console's last lines.
+        reason: String,
+    },
+    /// The agent refused or failed.
+    #[error("{0}")]
+    Agent(String),
+    /// The container's program does not exist.
+    #[error("{0}")]
+    ExecutableNotFound(String),
+    /// The container's program can't be executed.
+    #[error("{0}")]
+    ExecutableNotPermitted(String),
+    /// A layer is damaged or breaks the image layer rules.
+    #[error("cannot unpack image {image}: {reason}")]
+    BadLayer {
+        /// Which image.
+        image: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image is larger than a disk may be.
+    #[error(
+        "cannot unpack image {image}: it does not fit into {limit_mib} MiB ({reason}); raise --storage-size if you trust it"
+    )]
+    ImageTooLarge {
+        /// Which image.
+        image: String,
+        /// The limit in MiB.
+        limit_mib: u64,
+        /// What the guest saw.
+        reason: String,
+    },
+    /// The host's own disk is full.
+    #[error("no space left on the file system of {}: free some and try again", path.display())]
+    HostDiskFull {
+        /// Where space is needed.
+        path: PathBuf,
+    },
+    /// The name is taken by a running container.
+    #[error("the container name {name:?} is in use by container {id}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// An option has a value that can't be used.
+    #[error("{0}")]
+    InvalidOption(String),
+    /// The image can't be run as asked.
+    #[error("image {image}: {reason}")]
+    InvalidImage {
+        /// Which image.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] made from its parts, for `map_err`.
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::HostDiskFull { path },
+            _ => Self::Io { what, path, source },
+        }
+    }
+
+    /// Docker's exit code for this failure: 126 can't execute, 127 not found, 125 husk's own.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ExecutableNotPermitted(_) => 126,
+            Self::ExecutableNotFound(_) => 127,
+            _ => 125,
+        }
+    }
+}
+
+/// The agent marks the two failures that have an exit code of their own by how their text begins.
+const NOT_FOUND: &str = "executable not found: ";
+const NOT_PERMITTED: &str = "executable not permitted: ";
+
+impl From<ttrpc::Error> for Error {
+    fn from(error: ttrpc::Error) -> Self {
+        let text = match error {
+            ttrpc::Error::RpcStatus(status) => status.message,
+            other => format!("the agent in the virtual machine does not answer: {other}"),
+        };
+        if text.starts_with(NOT_FOUND) {
+            Self::ExecutableNotFound(text)
+        } else if text.starts_with(NOT_PERMITTED) {
+            Self::ExecutableNotPermitted(text)
+        } else {
+            Self::Agent(text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent_says(text: &str) -> Error {
+        ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INVALID_ARGUMENT, text)).into()
+    }
+
+    #[test]
+    fn exit_codes_are_dockers() {
+        assert_eq!(agent_says("executable not found: nope").exit_code(), 127);
+        assert_eq!(agent_says("executable not permitted: /etc").exit_code(), 126);
+        assert_eq!(agent_says("unable to find user x").exit_code(), 125);
+        assert_eq!(Error::InvalidOption(String::new()).exit_code(), 125);
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_error() {
+        let error = Error::io("write", "/x")(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert!(matches!(error, Error::HostDiskFull { .. }));
+    }
+}

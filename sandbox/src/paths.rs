@@ -1,0 +1,128 @@
+//! Where husk keeps its state, and where its own pieces are.
+
+use std::{
+    env, fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// The directories that hold husk's state.
+#[derive(Debug, Clone)]
+pub struct Dirs {
+    /// Survives a reboot: images, unpacked disks, scratch disks of running containers.
+    pub data: PathBuf,
+    /// Does not: one directory per running sandbox.
+    pub run: PathBuf,
+}
+
+impl Dirs {
+    /// `root/{data,run}` when a root is given; else the system's places for root, the user's (XDG) for others.
+    pub fn new(root: Option<&Path>) -> Self {
+        if let Some(root) = root {
+            return Self { data: root.join("data"), run: root.join("run") };
+        }
+        if nix::unistd::geteuid().is_root() {
+            return Self { data: "/var/lib/husk".into(), run: "/run/husk".into() };
+        }
+        let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let data = env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from);
+        let run = env::var_os("XDG_RUNTIME_DIR").map_or_else(
+            || env::temp_dir().join(format!("husk-{}", nix::unistd::geteuid())),
+            PathBuf::from,
+        );
+        Self { data: data.join("husk"), run: run.join("husk") }
+    }
+
+    /// The image store.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// Unpacked images, one read-only disk each, and the templates of empty disks.
+    pub fn disks(&self) -> PathBuf {
+        self.data.join("disks")
+    }
+
+    /// Scratch disks of running sandboxes.
+    pub fn scratch(&self) -> PathBuf {
+        self.data.join("scratch")
+    }
+}
+
+/// Makes a directory and its parents, for this user alone.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
+}
+
+/// husk's own pieces, apart from the program that runs.
+#[derive(Debug, Clone)]
+pub struct Assets {
+    /// The VMM's binary.
+    pub vmm: PathBuf,
+    /// The guest's kernel.
+    pub kernel: PathBuf,
+    /// The initramfs with the agent.
+    pub initramfs: PathBuf,
+}
+
+impl Assets {
+    /// Finds the pieces beside the running program: `bin/husk` finds `libexec/husk` and `share/husk`; `target/*/husk` of
+    /// a source tree finds its neighbours and `build/guest`.
+    ///
+    /// # Errors
+    /// When one is missing: which, and where it was looked for.
+    pub fn find(kernel: Option<&Path>) -> Result<Self> {
+        let kernel = match kernel {
+            Some(path) => path.to_path_buf(),
+            None => find("guest kernel", "vmlinux", "../share/husk", "../../build/guest")?,
+        };
+        Ok(Self {
+            vmm: Self::find_vmm()?,
+            kernel,
+            initramfs: find("initramfs", "initramfs.cpio", "../share/husk", "../../build/guest")?,
+        })
+    }
+
+    /// Finds the VMM's binary alone.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn find_vmm() -> Result<PathBuf> {
+        find("VMM", "husk-vmm", "../libexec/husk", ".")
+    }
+}
+
+fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Result<PathBuf> {
+    let exe = env::current_exe().map_err(Error::io("find", "the running program"))?;
+    let bin = exe.parent().unwrap_or(Path::new("/"));
+    let candidates = [bin.join(in_tree).join(name), bin.join(installed).join(name)];
+    candidates.iter().find(|path| path.is_file()).map(|path| fs::canonicalize(path).unwrap_or(path.clone())).ok_or_else(
+        || Error::AssetMissing {
+            what,
+            looked_in: candidates.map(|path| path.display().to_string()).join(" and "),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_root_holds_everything() {
+        let dirs = Dirs::new(Some(Path::new("/r")));
+        assert_eq!(dirs.images(), Path::new("/r/data/images"));
+        assert_eq!(dirs.run, Path::new("/r/run"));
+    }
+
+    #[test]
+    fn a_missing_piece_says_where_it_was_looked_for() {
+        let error = find("thing", "no-such-file", "../share/husk", ".").unwrap_err().to_string();
+        assert!(error.contains("thing") && error.contains("share/husk/no-such-file"), "{error}");
+    }
+}

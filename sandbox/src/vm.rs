@@ -1,0 +1,263 @@
+//! Starts a VM and brings its agent within reach; ends it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use husk_protocol::{agent_ttrpc::AgentClient, port};
+use husk_vmm::config::{DiskConfig, VmConfig, VsockConfig};
+use tokio::{
+    net::UnixListener,
+    process::{Child, Command},
+    time::timeout,
+};
+use ttrpc::asynchronous::{Client, transport::Socket};
+
+use crate::{Error, Result, paths::Assets, rundir::RunDir};
+
+/// Default time that a VM has to boot and an agent to answer a request, in seconds.
+pub const DEFAULT_TIMEOUT_S: u64 = 30;
+
+/// How long the VMM may take to end after its guest is gone.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Only what goes wrong is printed: each byte costs an exit from the VM.
+const CMDLINE: &str = "quiet panic=-1 earlyprintk=ttyS0,keep 8250.nr_uarts=0 random.trust_cpu=on";
+
+const CONSOLE_LINES: usize = 20;
+const CONSOLE_BYTES: u64 = 16 * 1024;
+
+/// The guest's vsock address; each VM has a vsock of its own, so it needs not be unique.
+const GUEST_CID: u32 = 3;
+
+/// What kind of VM to start.
+#[derive(Debug)]
+pub struct Plan {
+    /// Number of virtual CPUs.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub mem_size_mib: u32,
+    /// Disks, found in the guest by their serial.
+    pub disks: Vec<DiskConfig>,
+    /// How long the agent may take to answer.
+    pub timeout: Duration,
+}
+
+/// A running VM whose agent answers. Dropping it ends the VM at once.
+#[derive(Debug)]
+pub struct Vm {
+    process: VmProcess,
+    agent: Agent,
+    stdio: UnixListener,
+    timeout: Duration,
+}
+
+/// The generated client, which has no `Debug` of its own.
+struct Agent(AgentClient);
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Agent")
+    }
+}
+
+impl Vm {
+    /// Starts a VM in `dir` and waits for its agent.
+    ///
+    /// # Errors
+    /// When the VMM can't be started, when the VM ends early, or when the agent does not answer in time; then with the
+    /// console's last lines.
+    pub async fn start(assets: &Assets, dir: &RunDir, plan: Plan) -> Result<Self> {
+        let timeout = plan.timeout;
+        let agent_listener = listen(dir, port::AGENT)?;
+        let stdio = listen(dir, port::STDIO)?;
+        let mut process = VmProcess::spawn(assets, dir, plan)?;
+        let socket = tokio::select! {
+            accepted = agent_listener.accept() => accepted.map_err(Error::io("accept on", dir.join("vsock")))?.0,
+            _ = process.child.wait() => return Err(Error::VmDied { reason: process.last_words() }),
+            () = tokio::time::sleep(timeout) => {
+                let console = process.console_tail().map_or(String::new(), |tail| format!("; its console ends with:\n{tail}"));
+                return Err(Error::AgentTimeout { seconds: timeout.as_secs(), console });
+            }
+        };
+        let agent = Agent(AgentClient::new(Client::new(Socket::new(socket))));
+        Ok(Self { process, agent, stdio, timeout })
+    }
+
+    /// The agent's API.
+    pub fn agent(&self) -> &AgentClient {
+        &self.agent.0
+    }
+
+    /// The context of a request that is answered soon or not at all.
+    pub fn soon(&self) -> ttrpc::context::Context {
+        ttrpc::context::with_duration(self.timeout)
+    }
+
+    /// Where the agent dials stdio streams to.
+    pub fn stdio(&self) -> &UnixListener {
+        &self.stdio
+    }
+
+    /// What a failed request means: the agent's own error, or that the VM is gone and why.
+    pub async fn explain(&mut self, error: ttrpc::Error) -> Error {
+        if let ttrpc::Error::RpcStatus(status) = &error {
+            if status.code() == ttrpc::Code::DEADLINE_EXCEEDED {
+                return Error::AgentTimeout { seconds: self.timeout.as_secs(), console: String::new() };
+            }
+            return error.into();
+        }
+        match timeout(END_GRACE, self.process.child.wait()).await {
+            Ok(_) => Error::VmLost { reason: self.process.last_words() },
+            Err(_) => error.into(),
+        }
+    }
+
+    /// The VMM's control socket.
+    pub fn control_socket(&self) -> &Path {
+        &self.process.control
+    }
+
+    /// Ends the VM at once. Nothing in it is saved.
+    ///
+    /// # Errors
+    /// When the VMM can't be waited for.
+    pub async fn kill(mut self) -> Result<()> {
+        self.process.child.kill().await.map_err(Error::io("end", &self.process.control))
+    }
+}
+
+fn listen(dir: &RunDir, port: u32) -> Result<UnixListener> {
+    let path = dir.join(&format!("vsock_{port}"));
+    UnixListener::bind(&path).map_err(Error::io("listen on", path))
+}
+
+/// The VMM's process and what it leaves to read. It is killed when dropped, and it ends by itself when husk does: its
+/// lifeline hangs up.
+#[derive(Debug)]
+struct VmProcess {
+    child: Child,
+    _lifeline: io::PipeWriter,
+    control: PathBuf,
+    console: PathBuf,
+    log: PathBuf,
+}
+
+impl VmProcess {
+    fn spawn(assets: &Assets, dir: &RunDir, plan: Plan) -> Result<Self> {
+        let (control, console, log) = (dir.join("control"), dir.join("console.log"), dir.join("vmm.log"));
+        let config = VmConfig {
+            kernel: assets.kernel.clone(),
+            initramfs: Some(assets.initramfs.clone()),
+            cmdline: CMDLINE.into(),
+            vcpus: plan.vcpus,
+            mem_size_mib: plan.mem_size_mib,
+            disks: plan.disks,
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join("vsock") }),
+            console: Some(console.clone()),
+            rng: true,
+        };
+        let config_path = dir.join("vm.json");
+        let json = serde_json::to_vec(&config).map_err(io::Error::from).map_err(Error::io("write", &config_path))?;
+        fs::write(&config_path, json).map_err(Error::io("write", &config_path))?;
+        let log_file = File::create(&log).map_err(Error::io("create", &log))?;
+        let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
+
+        let mut command = Command::new(&assets.vmm);
+        command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(&control);
+        command.arg("--lifeline").arg(lifeline_end.as_raw_fd().to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
+        inherit(&mut command, [OwnedFd::from(lifeline_end), duplicate(dir.lock())?]);
+        let child = command.spawn().map_err(|source| Error::Spawn {
+            program: assets.vmm.display().to_string(),
+            hint: "install husk completely",
+            source,
+        })?;
+        Ok(Self { child, _lifeline: lifeline, control, console, log })
+    }
+
+    /// Why a VMM that has ended did so: its own message, and the end of the guest's console.
+    fn last_words(&mut self) -> String {
+        let said = tail(&self.log).unwrap_or_else(|| match self.child.try_wait() {
+            Ok(Some(status)) => describe(status).into(),
+            _ => "the VMM said nothing".into(),
+        });
+        match self.console_tail() {
+            Some(console) => format!("{said}; its console ends with:\n{console}"),
+            None => said,
+        }
+    }
+
+    fn console_tail(&self) -> Option<String> {
+        tail(&self.console)
+    }
+}
+
+fn describe(status: ExitStatus) -> &'static str {
+    match status.code() {
+        Some(0) => "the guest powered off",
+        Some(10) => "the guest's kernel panicked or reset the machine",
+        Some(_) => "the VMM failed",
+        None => "the VMM was killed",
+    }
+}
+
+fn duplicate(file: &File) -> Result<OwnedFd> {
+    file.as_fd().try_clone_to_owned().map_err(Error::io("duplicate", "the sandbox's lock"))
+}
+
+/// Lets the command's process have these descriptors, under the same numbers.
+fn inherit(command: &mut Command, fds: [OwnedFd; 2]) {
+    let keep_open = move || {
+        for fd in &fds {
+            let fd: RawFd = fd.as_raw_fd();
+            // SAFETY: fcntl with F_SETFD touches no memory; the descriptor is owned by this closure and open.
+            if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes only fcntl calls, which are async-signal-safe.
+    unsafe { command.pre_exec(keep_open) };
+}
+
+/// The last lines of a text file, made safe to print; `None` when there are none.
+fn tail(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(CONSOLE_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(CONSOLE_BYTES).read_to_end(&mut bytes).ok()?;
+    let text: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .filter(|c| *c == '\n' || *c == '\t' || !c.is_control())
+        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
+    (!last.is_empty()).then(|| last.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_console_is_cut_and_cleaned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console");
+        assert_eq!(tail(&path), None);
+        fs::write(&path, "\n\n").unwrap();
+        assert_eq!(tail(&path), None);
+        let many: String = (0..1000).map(|n| format!("line {n}\x1b[2J\r\n")).collect();
+        fs::write(&path, many).unwrap();
+        let tail = tail(&path).unwrap();
+        assert_eq!(tail.lines().count(), CONSOLE_LINES);
+        assert!(tail.ends_with("line 999[2J") && !tail.contains('\x1b'), "{tail:?}");
+    }
+}
