@@ -1,2 +1,103 @@
-//! To come.
-fn main() {}
+//! husk's guest agent: PID 1 of a microVM. It dials the host, serves the API of `husk-protocol` on that connection, and
+//! ends the machine when the connection ends.
+
+mod connection;
+mod container;
+mod events;
+mod failure;
+mod init;
+mod inotify;
+mod kmsg;
+mod paths;
+mod reaper;
+mod sandbox;
+mod service;
+mod shutdown;
+mod stdio;
+mod timeline;
+mod unpack;
+mod unpacking;
+
+use std::{convert::Infallible, process::ExitCode, sync::Arc};
+
+use futures_util::stream;
+use husk_protocol::{agent_ttrpc::create_agent, port};
+use tokio::sync::Notify;
+use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
+use ttrpc::r#async::{Server, transport::Listener};
+
+use crate::{
+    connection::Watched,
+    container::Means,
+    reaper::Reaper,
+    service::Service,
+    stdio::{Dial, Dialling, Stream},
+};
+
+/// The agent can't do its work.
+#[derive(Debug, thiserror::Error)]
+enum AgentError {
+    #[error(transparent)]
+    Init(#[from] init::InitError),
+    #[error("cannot start the event loop: {0}")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot watch for children: {0}")]
+    Reaper(#[source] std::io::Error),
+    #[error("cannot dial the host on vsock port {port}: {source}", port = port::AGENT)]
+    Dial { source: std::io::Error },
+    #[error("cannot serve: {0}")]
+    Serve(#[source] ttrpc::Error),
+}
+
+fn main() -> ExitCode {
+    timeline::INIT.record();
+    if std::process::id() != 1 {
+        eprintln!("husk-agent is the init process of husk's guests and can't be run by hand");
+        return ExitCode::from(2);
+    }
+    let pid = std::process::id();
+    std::panic::set_hook(Box::new(move |info| {
+        // A helper process just ends: PID 1 notices.
+        if std::process::id() == pid {
+            kmsg::fatal(&info.to_string());
+        }
+    }));
+    let Err(error) = run();
+    kmsg::fatal(&error.to_string())
+}
+
+fn run() -> Result<Infallible, AgentError> {
+    init::set_up()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
+    runtime.block_on(serve(Arc::new(dial)))?;
+    shutdown::power_off()
+}
+
+/// Serves until the host's connection ends or the host asks for the end.
+async fn serve(dial: Dial) -> Result<(), AgentError> {
+    let reaper = Reaper::start().map_err(AgentError::Reaper)?;
+    let shutdown = Arc::new(Notify::new());
+    let means = Means { reaper, dial: Arc::clone(&dial) };
+    let service = Service::new(means, Arc::clone(&shutdown)).map_err(AgentError::Runtime)?;
+    let stream = dial(port::AGENT).await.map_err(|source| AgentError::Dial { source })?;
+    let (stream, mut ended) = Watched::new(stream);
+    let one = stream::once(async { Ok(stream) });
+    let mut server =
+        Server::new().add_listener(Listener::new(one)).register_service(create_agent(Arc::new(service)));
+    server.start().await.map_err(AgentError::Serve)?;
+    timeline::READY.record();
+    tokio::select! {
+        () = shutdown.notified() => {}
+        _ = ended.wait_for(|ended| *ended) => {}
+    }
+    Ok(())
+}
+
+/// Connects to a vsock port of the host.
+fn dial(port: u32) -> Dialling {
+    Box::pin(async move {
+        let stream = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, port)).await?;
+        Ok(Box::new(stream) as Box<dyn Stream>)
+    })
+}

@@ -1,0 +1,176 @@
+//! Makes containers and further processes in them. Everything here runs in a helper process.
+
+use std::{
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use husk_protocol::agent::RootFs;
+use libcontainer::{
+    container::{Container, ContainerStatus, builder::ContainerBuilder},
+    syscall::syscall::SyscallType,
+};
+use nix::unistd::{Pid, Uid, fchown};
+use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp, Process, Spec};
+
+use super::{
+    executor::{AgentExecutor, Confinement},
+    helper::{Made, Reporter},
+    in_root::Root,
+    rootfs, spec,
+};
+use crate::{failure::Failure, paths, stdio::ChildEnds};
+
+/// A container to make.
+pub(crate) struct NewContainer {
+    pub(crate) id: String,
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: RootFs,
+    pub(crate) user: String,
+    pub(crate) volumes: Vec<String>,
+    pub(crate) ends: ChildEnds,
+    /// The console socket, with a terminal.
+    pub(crate) console: Option<PathBuf>,
+}
+
+/// A further process to make in a container.
+pub(crate) struct NewProcess {
+    pub(crate) container_id: String,
+    pub(crate) exec_id: String,
+    pub(crate) process: Process,
+    pub(crate) user: String,
+    /// The container's first process.
+    pub(crate) init: Pid,
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) ends: ChildEnds,
+    pub(crate) console: Option<PathBuf>,
+}
+
+/// Mounts the root, completes the spec, and makes the container, up to but not including its program's execve.
+pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, Failure> {
+    let NewContainer { id, mut spec, rootfs, user, volumes, ends, console } = new;
+    let bundle = paths::bundle(&id);
+    let root_path = rootfs::mount_root(&rootfs, &id)?;
+    let root =
+        Root::open(&root_path).map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
+    spec::complete(&mut spec, &id, &root_path, &root, &user, &volumes)?;
+    let terminal = console.is_some();
+    let Some(process) = spec.process_mut() else { return Err(Failure::invalid("the spec has no process")) };
+    process.set_terminal(Some(terminal));
+    let uid = process.user().uid();
+    write_json(&bundle.join("config.json"), &spec)?;
+    make_cgroup(&paths::cgroup(&id))?;
+
+    let executor = AgentExecutor { reporter, confinement: None };
+    let container = builder(&id, ends, uid, console, executor)?
+        .as_init(&bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|e| failure("cannot create the container", &e))?;
+    let pid = container.pid().ok_or_else(|| Failure::internal("libcontainer made a container without a process"))?;
+    Ok(Made { pid: pid.as_raw(), uid })
+}
+
+/// Runs a further process.
+pub(crate) fn process(new: NewProcess, reporter: Reporter) -> Result<Made, Failure> {
+    let NewProcess { container_id, exec_id, mut process, user, init, seccomp, ends, console } = new;
+    // The container's root as its first process sees it.
+    let root = Root::open(Path::new(&format!("/proc/{init}/root")))
+        .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
+    spec::complete_process(&mut process, &root, &user)?;
+    process.set_terminal(Some(console.is_some()));
+    let uid = process.user().uid();
+    let confinement = Confinement { capabilities: process.capabilities().clone(), seccomp };
+    if let (Some(capabilities), Some(_)) = (process.capabilities().clone(), &confinement.seccomp) {
+        process.set_capabilities(Some(with_filter_rights(capabilities)));
+    }
+    let file = paths::bundle(&container_id).join(format!("{exec_id}.json"));
+    write_json(&file, &process)?;
+    let executor = AgentExecutor { reporter, confinement: Some(confinement) };
+    let built = builder(&container_id, ends, uid, console, executor)?
+        .as_tenant()
+        .with_process(Some(&file))
+        .with_detach(true)
+        .build();
+    let _ = fs::remove_file(&file);
+    let pid = built.map_err(|e| failure("cannot run a process in the container", &e))?;
+    Ok(Made { pid: pid.as_raw(), uid })
+}
+
+/// Records for libcontainer that a container was started: it runs further processes in running containers only.
+pub(crate) fn mark_running(container_id: &str) -> Result<(), Failure> {
+    let mark = || {
+        let mut container = Container::load(PathBuf::from(paths::STATE).join(container_id))?;
+        container.set_status(ContainerStatus::Running).save()
+    };
+    mark().map_err(|e| failure("cannot update the container's state", &e))
+}
+
+fn builder(
+    container_id: &str,
+    ends: ChildEnds,
+    owner: u32,
+    console: Option<PathBuf>,
+    executor: AgentExecutor,
+) -> Result<ContainerBuilder, Failure> {
+    // So that a process that is not root can open its own /dev/stdout and so on.
+    for end in ends.open() {
+        fchown(end, Some(Uid::from_raw(owner)), None)
+            .map_err(|e| Failure::io("cannot give a pipe to the process's user", &e.into()))?;
+    }
+    let mut builder = ContainerBuilder::new(container_id.to_owned(), SyscallType::default())
+        .with_root_path(paths::STATE)
+        .map_err(|e| failure("cannot use the state directory", &e))?
+        .with_console_socket(console)
+        .with_executor(executor);
+    builder.stdin = ends.stdin;
+    builder.stdout = ends.stdout;
+    builder.stderr = ends.stderr;
+    Ok(builder)
+}
+
+/// What loading a seccomp filter takes, besides what the process may keep.
+fn with_filter_rights(mut capabilities: LinuxCapabilities) -> LinuxCapabilities {
+    let add = |set: &Option<oci_spec::runtime::Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend([Capability::SysAdmin, Capability::Setpcap]);
+        Some(set)
+    };
+    let (bounding, effective, permitted) =
+        (add(capabilities.bounding()), add(capabilities.effective()), add(capabilities.permitted()));
+    capabilities.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    capabilities
+}
+
+/// libcontainer only joins a cgroup that exists, and spends more on making one than it takes.
+fn make_cgroup(path: &Path) -> Result<(), Failure> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Failure::io(format_args!("cannot make {}", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec(value).map_err(|e| Failure::internal(e.to_string()))?;
+    fs::write(path, json).map_err(|e| Failure::io(format_args!("cannot write {}", path.display()), &e))
+}
+
+/// An error of libcontainer's with everything that caused it, on one line.
+fn failure(what: &str, error: &dyn Error) -> Failure {
+    let mut message = format!("{what}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Transparent errors repeat their source.
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        cause = error.source();
+    }
+    Failure::internal(message)
+}

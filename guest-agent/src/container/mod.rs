@@ -1,0 +1,293 @@
+//! Containers and their processes.
+
+mod cgroup;
+mod create;
+mod disk;
+mod executor;
+mod helper;
+mod in_root;
+mod process;
+mod rootfs;
+mod spec;
+mod user;
+
+use std::{
+    collections::HashMap,
+    fs,
+    future::Future,
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use husk_protocol::agent::{CreateContainerRequest, ExecRequest, StatsResponse, Stdio};
+use oci_spec::runtime::LinuxSeccomp;
+
+pub(crate) use self::{cgroup::Cgroup, disk::find as find_disk, process::Process};
+use self::{
+    create::{NewContainer, NewProcess},
+    helper::Made,
+};
+use crate::{
+    failure::{Failure, Kind},
+    paths,
+    reaper::Reaper,
+    stdio::{self, AgentEnds, ChildEnds, Console, Copying, Dial, Streams, Tty},
+    timeline,
+};
+
+/// Longer ids would not fit into the paths of unix sockets.
+const MAX_ID: usize = 64;
+/// Ended processes are forgotten when a container has had this many.
+const MAX_EXECS: usize = 1024;
+
+/// What making a process takes.
+#[derive(Clone)]
+pub(crate) struct Means {
+    pub(crate) reaper: Reaper,
+    pub(crate) dial: Dial,
+}
+
+/// A container that was created.
+#[derive(Debug)]
+pub(crate) struct Container {
+    id: String,
+    cgroup: Cgroup,
+    seccomp: Option<LinuxSeccomp>,
+    init: Arc<Process>,
+    execs: Mutex<HashMap<String, Arc<Process>>>,
+    started: AtomicBool,
+    marked_running: AtomicBool,
+}
+
+impl Container {
+    /// Mounts the root and makes the container; its process waits for [`Container::start`].
+    pub(crate) async fn create(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
+        let id = request.container_id.clone();
+        check_id("container", &id)?;
+        let result = Self::make(means, request).await;
+        if result.is_err() {
+            let _ = Cgroup::new(paths::cgroup(&id)).remove().await;
+            if let Err(error) = rootfs::remove(&id) {
+                crate::kmsg::error(&format!("cannot clean up after container {id}: {error}"));
+            }
+        }
+        result
+    }
+
+    async fn make(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
+        let id = request.container_id;
+        let spec = spec::parse(&request.spec_json)?;
+        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+        let bundle = paths::bundle(&id);
+        for dir in [bundle.as_path(), paths::STATE.as_ref()] {
+            fs::create_dir_all(dir)
+                .map_err(|e| Failure::io(format_args!("cannot make {}", dir.display()), &e))?;
+        }
+        let stdio = request.stdio.unwrap_or_default();
+        let Prepared { agent, child, console } = Prepared::new(&stdio, &id, "")?;
+        let new = NewContainer {
+            id: id.clone(),
+            spec,
+            rootfs: request.rootfs.unwrap_or_default(),
+            user: request.user,
+            volumes: request.volumes,
+            ends: child,
+            console: console.as_ref().map(|c| c.path().to_owned()),
+        };
+        let cgroup = Cgroup::new(paths::cgroup(&id));
+        let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::container(new, reporter));
+        let init = launch(means, &stdio, (&id, ""), make, (agent, console), &cgroup).await?;
+        timeline::CREATED.record();
+        Ok(Self {
+            id,
+            cgroup,
+            seccomp,
+            init: Arc::new(init),
+            execs: Mutex::default(),
+            started: AtomicBool::new(false),
+            marked_running: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets the container's process run.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        if self.started.swap(true, Ordering::Relaxed) {
+            return Err(Failure::state("the container was started before"));
+        }
+        let path = paths::notify_socket(&self.id);
+        UnixStream::connect(&path)
+            .and_then(|mut socket| socket.write_all(b"start container"))
+            .map_err(|e| Failure::io("cannot start the container", &e))?;
+        timeline::STARTED.record();
+        Ok(())
+    }
+
+    /// Runs a further process.
+    pub(crate) async fn exec(&self, means: &Means, request: ExecRequest) -> Result<Arc<Process>, Failure> {
+        let exec_id = request.exec_id;
+        check_id("exec", &exec_id)?;
+        if self.lock_execs().contains_key(&exec_id) {
+            return Err(Failure::new(Kind::AlreadyExists, format!("exec {exec_id:?} exists already")));
+        }
+        if !self.started.load(Ordering::Relaxed) || self.init.has_ended() {
+            return Err(Failure::state("the container is not running"));
+        }
+        if !self.marked_running.load(Ordering::Relaxed) {
+            create::mark_running(&self.id)?;
+            self.marked_running.store(true, Ordering::Relaxed);
+        }
+        let process = spec::parse_process(&request.process_json)?;
+        let stdio = request.stdio.unwrap_or_default();
+        let Prepared { agent, child, console } = Prepared::new(&stdio, &self.id, &exec_id)?;
+        let new = NewProcess {
+            container_id: self.id.clone(),
+            exec_id: exec_id.clone(),
+            process,
+            user: request.user,
+            init: self.init.pid(),
+            seccomp: self.seccomp.clone(),
+            ends: child,
+            console: console.as_ref().map(|c| c.path().to_owned()),
+        };
+        let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::process(new, reporter));
+        let process =
+            launch(means, &stdio, (&self.id, &exec_id), make, (agent, console), &self.cgroup).await?;
+        let process = Arc::new(process);
+        let mut execs = self.lock_execs();
+        if execs.len() >= MAX_EXECS {
+            execs.retain(|_, process| !process.has_ended());
+        }
+        execs.insert(exec_id, Arc::clone(&process));
+        Ok(process)
+    }
+
+    /// The first process, or the one with this exec id.
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>, Failure> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        let process = self.lock_execs().get(exec_id).cloned();
+        process.ok_or_else(|| Failure::not_found(format!("no exec {exec_id:?} in container {:?}", self.id)))
+    }
+
+    /// Sends a signal to every process of the container.
+    pub(crate) fn signal_all(&self, signal: u32) -> Result<(), Failure> {
+        let failed = |e: io::Error| Failure::io("cannot signal the container's processes", &e);
+        if signal == libc::SIGKILL.unsigned_abs() {
+            return self.cgroup.kill().map_err(failed);
+        }
+        for pid in self.cgroup.processes().map_err(failed)? {
+            process::send_signal(pid, signal)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stats(&self) -> Result<StatsResponse, Failure> {
+        self.cgroup.stats().map_err(|e| Failure::io("cannot read the container's cgroup", &e))
+    }
+
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Kills what is left and unmounts the root.
+    pub(crate) async fn delete(&self) -> Result<(), Failure> {
+        self.cgroup.remove().await.map_err(|e| Failure::io("cannot remove the container's cgroup", &e))?;
+        rootfs::remove(&self.id)
+            .map_err(|e| Failure::io("cannot unmount the container's root file system", &e))
+    }
+
+    fn lock_execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is made before a process is: pipes, or the socket at which its terminal arrives.
+struct Prepared {
+    agent: AgentEnds,
+    child: ChildEnds,
+    console: Option<Console>,
+}
+
+impl Prepared {
+    fn new(stdio: &Stdio, container_id: &str, exec_id: &str) -> Result<Self, Failure> {
+        let (agent, child) = stdio::pipes(stdio).map_err(|e| Failure::io("cannot make pipes for stdio", &e))?;
+        let console = if stdio.terminal {
+            let path = paths::bundle(container_id).join(format!("{exec_id}.tty"));
+            let console = Console::listen(path);
+            Some(console.map_err(|e| Failure::io("cannot listen for the terminal", &e))?)
+        } else {
+            None
+        };
+        Ok(Self { agent, child, console })
+    }
+}
+
+/// Makes a process and dials its streams at the same time, and connects the two.
+async fn launch(
+    means: &Means,
+    stdio: &Stdio,
+    (container_id, exec_id): (&str, &str),
+    make: impl Future<Output = Result<Made, Failure>>,
+    (agent, console): (AgentEnds, Option<Console>),
+    cgroup: &Cgroup,
+) -> Result<Process, Failure> {
+    let dial = stdio::dial(&means.dial, stdio, container_id, exec_id);
+    let (streams, made) = tokio::join!(dial, make);
+    let made = made?;
+    let connected = streams
+        .map_err(|e| Failure::io("cannot dial the host for stdio", &e))
+        .and_then(|streams| connect(stdio, made, streams, agent, console));
+    match connected {
+        Ok((tty, copying)) => Ok(Process::follow(made.pid(), tty, copying, cgroup.clone(), &means.reaper)),
+        Err(failure) => {
+            let _ = process::send_signal(made.pid(), libc::SIGKILL.unsigned_abs());
+            Err(failure)
+        }
+    }
+}
+
+fn connect(
+    stdio: &Stdio,
+    made: Made,
+    streams: Streams,
+    agent: AgentEnds,
+    console: Option<Console>,
+) -> Result<(Option<Tty>, Copying), Failure> {
+    let Some(console) = console else {
+        let copying = Copying::of_pipes(agent, streams);
+        return Ok((None, copying.map_err(|e| Failure::io("cannot use the stdio pipes", &e))?));
+    };
+    let tty = console.receive(made.uid).map_err(|e| Failure::io("cannot receive the terminal", &e))?;
+    if stdio.rows > 0 && stdio.columns > 0 {
+        tty.resize(stdio.rows, stdio.columns).map_err(|e| Failure::io("cannot set the window size", &e))?;
+    }
+    let copying = Copying::of_tty(&tty, streams);
+    Ok((Some(tty), copying))
+}
+
+/// Ids are used as file names, in mount options and on stream hello lines.
+fn check_id(what: &str, id: &str) -> Result<(), Failure> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(plain) || id.starts_with('.') {
+        return Err(Failure::invalid(format!("not a valid {what} id: {id:?}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_plain() {
+        assert!(check_id("container", &"a".repeat(64)).is_ok());
+        for bad in ["", ".", "..", "a/b", "a b", "a,b", "ü", &"a".repeat(65)] {
+            assert_eq!(check_id("container", bad).unwrap_err().kind, Kind::InvalidArgument, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A container's root file system: an overlay of a shared read-only disk and a writable layer of its own.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use husk_protocol::agent::RootFs;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::disk;
+use crate::{failure::Failure, paths};
+
+/// Where in its bundle a container's root is mounted.
+const ROOT: &str = "rootfs";
+/// Where in its bundle the writable layer is mounted when it is a tmpfs.
+const SCRATCH: &str = "scratch";
+
+/// The root's mount point.
+pub(crate) fn root_of(bundle: &Path) -> PathBuf {
+    bundle.join(ROOT)
+}
+
+/// Mounts the root of the container and returns where.
+pub(crate) fn mount_root(request: &RootFs, container_id: &str) -> Result<PathBuf, Failure> {
+    let bundle = paths::bundle(container_id);
+    let base = mount_disk(&request.base_disk, MsFlags::MS_RDONLY)?;
+    let layer = if request.scratch_disk.is_empty() {
+        let scratch = make_dir(bundle.join(SCRATCH))?;
+        mount(Some("tmpfs"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|e| Failure::io("cannot mount a tmpfs to write to", &e.into()))?;
+        scratch
+    } else {
+        make_dir(mount_disk(&request.scratch_disk, MsFlags::empty())?.join(container_id))?
+    };
+    let upper = make_dir(layer.join("upper"))?;
+    let work = make_dir(layer.join("work"))?;
+    like(&base, &upper).map_err(|e| Failure::io("cannot prepare the writable layer", &e))?;
+
+    let root = make_dir(root_of(&bundle))?;
+    // None of these paths can hold a comma or a colon: serials and container ids are checked.
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(|e| Failure::io("cannot mount the container's root file system", &e.into()))?;
+    Ok(root)
+}
+
+/// Unmounts the root of a container, whether or not it was mounted completely, and forgets its bundle.
+pub(crate) fn remove(container_id: &str) -> io::Result<()> {
+    let bundle = paths::bundle(container_id);
+    for mounted in [ROOT, SCRATCH] {
+        match umount2(&bundle.join(mounted), MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for dir in [bundle, PathBuf::from(format!("{}/{container_id}", paths::STATE))] {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a disk's ext4 file system, once, and returns where.
+fn mount_disk(serial: &str, flags: MsFlags) -> Result<PathBuf, Failure> {
+    disk::check(serial)?;
+    let target = make_dir(paths::disk(serial))?;
+    let device_of = |path: &Path| fs::metadata(path).map(|m| m.dev());
+    let mounted = (|| Ok(device_of(&target)? != device_of(Path::new(paths::RUN))?))()
+        .map_err(|e: io::Error| Failure::io(target.display(), &e))?;
+    if !mounted {
+        let device = disk::find(serial)?;
+        mount(Some(&device), &target, Some("ext4"), flags, None::<&str>)
+            .map_err(|e| Failure::io(format_args!("cannot mount the file system on disk {serial:?}"), &e.into()))?;
+    }
+    Ok(target)
+}
+
+/// Makes `path` look like the directory `model`: an overlay's root shows its upper layer's attributes.
+fn like(model: &Path, path: &Path) -> io::Result<()> {
+    let model = fs::metadata(model)?;
+    chown(path, Some(model.uid()), Some(model.gid()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(model.mode() & 0o7777))
+}
+
+fn make_dir(path: PathBuf) -> Result<PathBuf, Failure> {
+    match fs::create_dir_all(&path) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Failure::io(format_args!("cannot make {}", path.display()), &error)),
+    }
+}

@@ -1,0 +1,28 @@
+//! What all containers of the machine share: its name, and the files about names.
+
+use std::{fs, io, path::Path};
+
+use husk_protocol::agent::SetupSandboxRequest;
+use nix::unistd::sethostname;
+
+use crate::{failure::Failure, paths};
+
+/// The kernel's limit on a host name, in bytes.
+const MAX_HOSTNAME: usize = 64;
+
+/// Sets the host name and writes the files that containers get in their /etc.
+pub(crate) fn set_up(request: &SetupSandboxRequest) -> Result<(), Failure> {
+    let hostname = &request.hostname;
+    if hostname.is_empty() || hostname.len() > MAX_HOSTNAME || hostname.contains(['\n', '\0', '/']) {
+        return Err(Failure::invalid(format!("not a host name: {hostname:?}")));
+    }
+    sethostname(hostname).map_err(|e| Failure::io("cannot set the host name", &e.into()))?;
+    let etc = Path::new(paths::ETC);
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(etc)?;
+        fs::write(etc.join("hostname"), format!("{hostname}\n"))?;
+        fs::write(etc.join("hosts"), &request.hosts)?;
+        fs::write(etc.join("resolv.conf"), &request.resolv_conf)
+    };
+    write().map_err(|e| Failure::io(format_args!("cannot write the files in {}", paths::ETC), &e))
+}

@@ -1,0 +1,203 @@
+//! Serves the API of agent.proto.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use husk_protocol::{
+    agent::{
+        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ProcessRef, ProcessResponse,
+        ResizeTtyRequest, SetupSandboxRequest, SignalRequest, StatsResponse, TimelineResponse,
+        UnpackProgressResponse, UnpackRequest, UnpackResponse, WaitResponse,
+    },
+    agent_ttrpc::Agent,
+};
+use tokio::sync::Notify;
+use ttrpc::{Result, r#async::TtrpcContext};
+
+use crate::{
+    container::{Container, Means, Process},
+    events::Events,
+    failure::{Failure, Kind},
+    sandbox, timeline,
+    unpacking::Unpacking,
+};
+
+/// The machine's state, as the API sees it.
+pub(crate) struct Service {
+    means: Means,
+    containers: Mutex<HashMap<String, Slot>>,
+    /// Containers are created one after the other: they share mounts.
+    creating: tokio::sync::Mutex<()>,
+    events: Events,
+    unpacking: Unpacking,
+    /// An unpack has begun, on a thread of its own; from then on the agent may not fork.
+    has_threads: AtomicBool,
+    shutdown: Arc<Notify>,
+}
+
+/// A container's place in the list of containers.
+enum Slot {
+    Creating,
+    Ready(Arc<Container>),
+}
+
+impl Service {
+    /// `shutdown` is notified when the host asks for the machine's end.
+    pub(crate) fn new(means: Means, shutdown: Arc<Notify>) -> std::io::Result<Self> {
+        Ok(Self {
+            means,
+            containers: Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
+            events: Events::start()?,
+            unpacking: Unpacking::default(),
+            has_threads: AtomicBool::new(false),
+            shutdown,
+        })
+    }
+
+    async fn create(&self, request: CreateContainerRequest) -> std::result::Result<u32, Failure> {
+        if self.has_threads.load(Ordering::Relaxed) {
+            return Err(Failure::state("no containers run in a machine that unpacks"));
+        }
+        let id = request.container_id.clone();
+        {
+            let mut containers = self.lock();
+            if containers.contains_key(&id) {
+                let message = format!("container {id:?} exists already");
+                return Err(Failure::new(Kind::AlreadyExists, message));
+            }
+            containers.insert(id.clone(), Slot::Creating);
+        }
+        let created = async {
+            let _turn = self.creating.lock().await;
+            let container = Arc::new(Container::create(&self.means, request).await?);
+            let watched = self.events.watch(&id, container.cgroup().clone());
+            if watched.is_err() {
+                container.delete().await?;
+            }
+            watched.map(|()| container)
+        };
+        match created.await {
+            Ok(container) => {
+                let pid = pid_of(&*container.process("")?);
+                self.lock().insert(id, Slot::Ready(container));
+                Ok(pid)
+            }
+            Err(failure) => {
+                self.lock().remove(&id);
+                Err(failure)
+            }
+        }
+    }
+
+    fn container(&self, id: &str) -> std::result::Result<Arc<Container>, Failure> {
+        match self.lock().get(id) {
+            Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
+            Some(Slot::Creating) => Err(Failure::state(format!("container {id:?} is still being created"))),
+            None => Err(Failure::not_found(format!("no container {id:?}"))),
+        }
+    }
+
+    fn process(&self, container_id: &str, exec_id: &str) -> std::result::Result<Arc<Process>, Failure> {
+        self.container(container_id)?.process(exec_id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pid_of(process: &Process) -> u32 {
+    process.pid().as_raw().unsigned_abs()
+}
+
+#[async_trait]
+impl Agent for Service {
+    async fn unpack(&self, _: &TtrpcContext, request: UnpackRequest) -> Result<UnpackResponse> {
+        if !self.lock().is_empty() {
+            return Err(Failure::state("nothing is unpacked in a machine that runs containers").into());
+        }
+        self.has_threads.store(true, Ordering::Relaxed);
+        self.unpacking.run(request).await
+    }
+
+    async fn unpack_progress(&self, _: &TtrpcContext, _: Empty) -> Result<UnpackProgressResponse> {
+        Ok(UnpackProgressResponse { read_bytes: self.unpacking.read_bytes(), ..Default::default() })
+    }
+
+    async fn setup_sandbox(&self, _: &TtrpcContext, request: SetupSandboxRequest) -> Result<Empty> {
+        sandbox::set_up(&request)?;
+        Ok(Empty::new())
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> Result<ProcessResponse> {
+        let pid = self.create(request).await?;
+        Ok(ProcessResponse { pid, ..Default::default() })
+    }
+
+    async fn start_container(&self, _: &TtrpcContext, request: ContainerRef) -> Result<Empty> {
+        self.container(&request.container_id)?.start()?;
+        Ok(Empty::new())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecRequest) -> Result<ProcessResponse> {
+        let container = self.container(&request.container_id)?;
+        let process = container.exec(&self.means, request).await?;
+        Ok(ProcessResponse { pid: pid_of(&process), ..Default::default() })
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: ProcessRef) -> Result<WaitResponse> {
+        let process = self.process(&request.container_id, &request.exec_id)?;
+        Ok(process.wait().await)
+    }
+
+    async fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> Result<Empty> {
+        if request.all {
+            self.container(&request.container_id)?.signal_all(request.signal)?;
+        } else {
+            self.process(&request.container_id, &request.exec_id)?.signal(request.signal)?;
+        }
+        Ok(Empty::new())
+    }
+
+    async fn resize_tty(&self, _: &TtrpcContext, request: ResizeTtyRequest) -> Result<Empty> {
+        self.process(&request.container_id, &request.exec_id)?.resize(request.rows, request.columns)?;
+        Ok(Empty::new())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: ContainerRef) -> Result<StatsResponse> {
+        Ok(self.container(&request.container_id)?.stats()?)
+    }
+
+    async fn next_event(&self, _: &TtrpcContext, _: Empty) -> Result<EventResponse> {
+        let container_id = self.events.next_oom().await?;
+        Ok(EventResponse { container_id, ..Default::default() })
+    }
+
+    async fn delete_container(&self, _: &TtrpcContext, request: ContainerRef) -> Result<Empty> {
+        let container = self.container(&request.container_id)?;
+        self.events.unwatch(&request.container_id);
+        container.delete().await?;
+        self.lock().remove(&request.container_id);
+        Ok(Empty::new())
+    }
+
+    async fn timeline(&self, _: &TtrpcContext, _: Empty) -> Result<TimelineResponse> {
+        Ok(timeline::response())
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> Result<Empty> {
+        self.shutdown.notify_one();
+        Ok(Empty::new())
+    }
+}
