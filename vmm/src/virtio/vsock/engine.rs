@@ -186,3 +186,11 @@ impl Engine {
 fn watch_input(epoll: &Epoll, fd: &EventFd, token: u64) -> io::Result<()> {
     epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(EventSet::IN, token))
 }
+
+#[cfg(test)]
+impl Engine {
+    /// Whether [`Self::run`] would sleep now.
+    pub(super) fn is_idle(&self) -> bool {
+        self.timeout() != 0 && self.epoll.wait(0, &mut [EpollEvent::default()]).unwrap() == 0
+    }
+}
