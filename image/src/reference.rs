@@ -120,9 +120,12 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return format!("{}/{}", self.domain, self.path);
         }
-        match self.path.strip_prefix(OFFICIAL_PREFIX) {
-            // `library/a/b` must keep its prefix, and so must what would read as a host by itself.
-            Some(rest) if !rest.contains('/') && rest != "localhost" => rest.to_owned(),
+        match (self.path.strip_prefix(OFFICIAL_PREFIX), self.path.split_once('/')) {
+            (Some(rest), _) if !rest.contains('/') => rest.to_owned(),
+            // What would read as a registry host must not come first.
+            (_, Some((first, _))) if first.contains('.') || first == "localhost" => {
+                format!("{}/{}", self.domain, self.path)
+            }
             _ => self.path.clone(),
         }
     }

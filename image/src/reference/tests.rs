@@ -27,12 +27,9 @@ fn short_names_are_filled_in_as_docker_does() {
         ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
         ("library/localhost", "docker.io/library/localhost:latest", "localhost:latest"),
         ("x:5000", "docker.io/library/x:5000", "x:5000"),
-        ("a:.b", "", ""),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+        ("docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"),
     ] {
-        if full.is_empty() {
-            assert!(short.parse::<Reference>().is_err(), "{short}");
-            continue;
-        }
         assert_eq!(parse(short).to_string(), full);
         assert_eq!(parse(short).familiar(), familiar);
         assert_eq!(parse(familiar), parse(short));
@@ -95,6 +92,8 @@ fn reference_text() -> impl Strategy<Value = String> {
         proptest::option::of("[0-9a-f]{64}"),
     )
         .prop_map(|(domain, parts, tag, hex)| {
+            let ambiguous = domain.is_none() && parts[0].contains('.');
+            let domain = if ambiguous { Some("docker.io/".to_owned()) } else { domain };
             let mut text = format!("{}{}", domain.unwrap_or_default(), parts.join("/"));
             text.extend(tag.map(|tag| format!(":{tag}")));
             text.extend(hex.map(|hex| format!("@sha256:{hex}")));
