@@ -17,7 +17,7 @@ use super::super::{
     host,
     packet::{HEADER_LEN, HOST_CID, Header, Key, Op, TYPE_STREAM},
 };
-use crate::virtio::{ActiveQueue, Interrupt};
+use crate::virtio::{ActiveQueue, Interrupt, device::INTERRUPT_USED_RING};
 
 pub(super) const GUEST_CID: u32 = 3;
 pub(super) const QUEUE_SIZE: u16 = 256;
@@ -34,16 +34,60 @@ struct DriverRing {
     used: u64,
     slots: u64,
     avail_idx: u16,
+    /// `avail_idx` when the device was to be notified last.
+    kicked_idx: u16,
     used_idx: u16,
     free: Vec<u16>,
+    kick: EventFd,
+    event_idx: bool,
 }
 
 impl DriverRing {
-    fn new(at: u64, slots: u64) -> (Self, Queue) {
+    fn new(at: u64, slots: u64, event_idx: bool) -> (Self, ActiveQueue) {
         // virtio-queue's own mock lays big rings out so that they overlap.
         let (desc, avail, used) = (at, at + 0x2000, at + 0x4000);
+        let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+        let mut queue = queue(desc, avail, used);
+        queue.set_event_idx(event_idx);
+        let active = ActiveQueue { queue, kick: kick.try_clone().unwrap() };
         let free = (0..QUEUE_SIZE / 2).rev().collect();
-        (Self { desc, avail, used, slots, avail_idx: 0, used_idx: 0, free }, queue(desc, avail, used))
+        (
+            Self {
+                desc,
+                avail,
+                used,
+                slots,
+                avail_idx: 0,
+                kicked_idx: 0,
+                used_idx: 0,
+                free,
+                kick,
+                event_idx,
+            },
+            active,
+        )
+    }
+
+    /// Notifies the device, if it wants that (virtio 1.2, section 2.7.10).
+    fn kick(&mut self, mem: &GuestMemoryMmap) {
+        let wanted = if self.event_idx {
+            let event: u16 = mem.read_obj(GuestAddress(self.used + 4 + 8 * u64::from(QUEUE_SIZE))).unwrap();
+            let added = self.avail_idx.wrapping_sub(self.kicked_idx);
+            self.avail_idx.wrapping_sub(event).wrapping_sub(1) < added
+        } else {
+            let flags: u16 = mem.read_obj(GuestAddress(self.used)).unwrap();
+            flags & 1 == 0
+        };
+        self.kicked_idx = self.avail_idx;
+        if wanted {
+            self.kick.write(1).unwrap();
+        }
+    }
+
+    /// Wants an interrupt for the next chain that the device gives back.
+    fn want_interrupt(&self, mem: &GuestMemoryMmap) {
+        let at = self.avail + 4 + 2 * u64::from(QUEUE_SIZE);
+        mem.write_obj(self.used_idx, GuestAddress(at)).unwrap();
     }
 
     fn slot(&self, slot: u16) -> u64 {
@@ -128,9 +172,7 @@ pub(super) struct Guest {
     pub(super) interrupt: Interrupt,
     dir: TempDir,
     rx: DriverRing,
-    rx_kick: EventFd,
     tx: DriverRing,
-    tx_kick: EventFd,
     /// Give buffers back as soon as they are used.
     pub(super) refill: bool,
     /// Size of buffers for packets.
@@ -150,33 +192,27 @@ pub(super) fn guest() -> Guest {
 
 /// A guest that gives no buffers by itself.
 pub(super) fn bare_guest() -> Guest {
+    guest_with(true)
+}
+
+/// A guest that gives no buffers by itself, and has agreed to EVENT_IDX or not.
+pub(super) fn guest_with(event_idx: bool) -> Guest {
     let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap();
-    let (rx, rx_queue) = DriverRing::new(0, 1 << 20);
-    let (tx, tx_queue) = DriverRing::new(0x1_0000, 16 << 20);
-    let kick = || EventFd::new(EFD_NONBLOCK).unwrap();
-    let (rx_kick, tx_kick) = (kick(), kick());
-    let interrupt = Interrupt::new(kick());
+    let (rx, rx_queue) = DriverRing::new(0, 1 << 20, event_idx);
+    let (tx, tx_queue) = DriverRing::new(0x1_0000, 16 << 20, event_idx);
+    let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap());
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("vsock");
     let listener = host::listen(&socket).unwrap();
-    let engine = Engine::new(
-        mem.clone(),
-        ActiveQueue { queue: rx_queue, kick: rx_kick.try_clone().unwrap() },
-        ActiveQueue { queue: tx_queue, kick: tx_kick.try_clone().unwrap() },
-        interrupt.clone(),
-        GUEST_CID,
-        (listener, socket),
-    )
-    .unwrap();
+    let host = (listener, socket);
+    let engine = Engine::new(mem.clone(), rx_queue, tx_queue, interrupt.clone(), GUEST_CID, host).unwrap();
     Guest {
         mem,
         engine,
         interrupt,
         dir,
         rx,
-        rx_kick,
         tx,
-        tx_kick,
         refill: false,
         rx_len: 4096,
         waiting: VecDeque::new(),
@@ -207,7 +243,7 @@ impl Guest {
             let slot = self.rx.free.pop().unwrap();
             self.offer_buffer(slot);
         }
-        self.rx_kick.write(1).unwrap();
+        self.rx.kick(&self.mem);
     }
 
     /// Offers `count` buffers, or as many as there are left.
@@ -244,13 +280,13 @@ impl Guest {
             self.tx.describe(&self.mem, 2 * slot + 1, at + first as u64, rest, 0);
             self.tx.offer(&self.mem, 2 * slot);
         }
-        self.tx_kick.write(1).unwrap();
+        self.tx.kick(&self.mem);
     }
 
     /// Offers a chain head that does not exist.
     pub(super) fn break_tx(&mut self) {
         self.tx.offer(&self.mem, QUEUE_SIZE + 7);
-        self.tx_kick.write(1).unwrap();
+        self.tx.kick(&self.mem);
     }
 
     /// A packet without payload.
@@ -316,13 +352,20 @@ impl Guest {
     }
 
     fn turn(&mut self) {
+        self.rx.want_interrupt(&self.mem);
+        self.tx.want_interrupt(&self.mem);
         assert!(self.engine.turn(0).unwrap());
+        let interrupted = self.interrupt.status() != 0;
+        self.interrupt.acknowledge(INTERRUPT_USED_RING);
+        let mut used = false;
         while let Some((slot, _)) = self.tx.reap(&self.mem) {
+            used = true;
             self.tx.free.push(slot);
         }
         self.push_waiting();
         let mut refilled = false;
         while let Some((slot, len)) = self.rx.reap(&self.mem) {
+            used = true;
             let mut bytes = vec![0; len];
             self.mem.read_slice(&mut bytes, GuestAddress(self.rx.slot(slot))).unwrap();
             self.receive(&bytes);
@@ -333,8 +376,9 @@ impl Guest {
                 self.rx.free.push(slot);
             }
         }
+        assert_eq!(interrupted, used, "interrupts are for used buffers");
         if refilled {
-            self.rx_kick.write(1).unwrap();
+            self.rx.kick(&self.mem);
         }
     }
 

@@ -18,7 +18,7 @@ fn allow_descriptors() {
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: `limit` is a whole rlimit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
-    assert!(limit.rlim_max as usize > 2 * MAX_CONNECTIONS + 100);
+    assert!(limit.rlim_max > 2 * MAX_CONNECTIONS as u64 + 100);
 }
 
 #[test]
