@@ -5,7 +5,7 @@
 pub(super) struct Archive(Vec<u8>);
 
 /// One entry under construction.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) header: [u8; 512],
     data: Vec<u8>,
