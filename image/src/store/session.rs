@@ -45,13 +45,8 @@ impl Session {
         }
     }
 
-    /// Takes in all of `reader`, which `source` names in errors; `progress` gets the bytes so far.
-    pub(crate) fn stage(
-        &mut self,
-        reader: &mut dyn Read,
-        source: &str,
-        progress: &dyn Fn(u64),
-    ) -> Result<Staged> {
+    /// Takes in all of `reader`, which `source` names in errors.
+    pub(crate) fn stage(&mut self, reader: &mut dyn Read, source: &str) -> Result<Staged> {
         self.count += 1;
         let path = self.dir.join(self.count.to_string());
         let write_error = |e| Error::store_write(&self.store.root, &path)(e);
@@ -70,9 +65,22 @@ impl Session {
             file.write_all(&buffer[..count]).map_err(write_error)?;
             hasher.update(&buffer[..count]);
             size += count as u64;
-            progress(size);
         }
         Ok(Staged { path, digest: Digest::from_hasher(hasher), size })
+    }
+
+    /// Opens a staged file, also when it has moved to its place among the blobs.
+    pub(crate) fn open(&self, staged: &Staged) -> io::Result<File> {
+        File::open(&staged.path).or_else(|_| File::open(self.store.blob_path(&staged.digest)))
+    }
+
+    /// All bytes of a small staged file.
+    pub(crate) fn read(&self, staged: &Staged) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(staged)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(Error::io("read", &staged.path))?;
+        Ok(bytes)
     }
 
     /// Puts a staged file into the store, unless the store has it.
