@@ -18,6 +18,9 @@ mod timeline;
 mod unpack;
 mod unpacking;
 
+#[cfg(test)]
+mod tests;
+
 use std::{convert::Infallible, process::ExitCode, sync::Arc};
 
 use futures_util::stream;
