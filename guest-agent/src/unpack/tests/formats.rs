@@ -148,7 +148,7 @@ fn an_archive_may_end_without_marks_or_padding() {
         assert_eq!(root.read("b"), b"b");
     }
     let root = Root::new();
-    root.apply_bytes(&archive.clone().raw(&[0; 512]).unfinished().to_vec()).unwrap();
+    root.apply_bytes(archive.clone().raw(&[0; 512]).unfinished()).unwrap();
     root.apply_bytes(b"").unwrap();
     // What follows the end is digested, nothing more.
     root.apply_bytes(&[archive.finish(), b"trailer".repeat(100_000)].concat()).unwrap();

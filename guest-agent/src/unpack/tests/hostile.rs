@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
 use super::Root;
 use super::archive::{Archive, Item};
 use crate::unpack::Code;
@@ -189,4 +191,18 @@ fn a_file_as_large_as_it_says_is_not_believed() {
     let (_, result) =
         try_layers(&[Archive::new().add(Item::new("f", b'0').pax("size", b"9223372036854775808"))]);
     assert!(result.unwrap_err().contains("pax record"));
+}
+
+#[test]
+fn a_full_disk_is_told_apart() {
+    let root = Root::new();
+    // A mount namespace of this thread's own, so that the mount ends with the test, however it ends.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    mount("tmpfs", &root.path, "tmpfs", MountFlags::empty(), c"size=64k,nr_inodes=10").unwrap();
+    let large = root.apply(&Archive::new().file("bomb", &vec![b'x'; 1 << 20])).unwrap_err();
+    assert_eq!(large.code(), Code::ResourceExhausted, "{large}");
+    let many = (0..20).fold(Archive::new(), |layer, n| layer.symlink(&format!("s{n}"), "x"));
+    let many = root.apply(&many).unwrap_err();
+    assert_eq!(many.code(), Code::ResourceExhausted, "{many}");
 }
