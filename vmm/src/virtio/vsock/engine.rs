@@ -193,4 +193,8 @@ impl Engine {
     pub(super) fn is_idle(&self) -> bool {
         self.timeout() != 0 && self.epoll.wait(0, &mut [EpollEvent::default()]).unwrap() == 0
     }
+    /// How much waits for buffers of the guest.
+    pub(super) fn waiting(&self) -> usize {
+        self.muxer.waiting()
+    }
 }

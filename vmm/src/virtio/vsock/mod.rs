@@ -9,10 +9,11 @@
 //! driver is ready waits, and is refused afterwards if nobody listens in the guest. When the driver resets the device,
 //! all connections end.
 //!
-//! Nothing is lost or reordered in either direction, and nobody can make the device hold more than a bounded amount: data
-//! for the guest stays in the unix socket until the guest has credit and a buffer for it, and the guest has as much
-//! credit as the device is ready to hold for a host process that reads slowly. A guest that takes no packets is not
-//! listened to. Half-closed connections work both ways.
+//! Nothing is lost or reordered in either direction, nor can anybody make the device hold more than a bounded amount:
+//! data for the guest stays in the unix socket until the guest has credit and a buffer for it, and the guest has as much
+//! credit as the device is ready to hold for a host process that reads slowly. Only the end of the VM or a reset of the
+//! device drops what is held: whoever wants everything waits for the end of the stream. A guest that takes no packets is
+//! not listened to. Half-closed connections work both ways.
 
 use std::path::{Path, PathBuf};
 

@@ -130,7 +130,7 @@ pub(super) struct Muxer {
     socket: PathBuf,
     listener: UnixListener,
     listener_watched: bool,
-    /// No descriptors were left when a host peer was to be accepted; cleared when one is freed.
+    /// No descriptors were left when a host peer was to be accepted; cleared when there may be some again.
     out_of_descriptors: bool,
     entries: HashMap<u64, Entry>,
     /// The tokens of linked entries.
@@ -174,6 +174,8 @@ impl Muxer {
 
     /// Acts upon a packet of the guest.
     pub(super) fn guest_packet(&mut self, bytes: Buffers<'_>) {
+        // Others may have freed one, which nobody tells.
+        self.out_of_descriptors = false;
         let (header, op, payload) = match parse(bytes, self.guest_cid) {
             Parsed::Drop => return,
             Parsed::Malformed(header) => {
@@ -358,5 +360,13 @@ impl Muxer {
             self.run.retain(|&queued| queued != token);
         }
         Some(entry)
+    }
+}
+
+#[cfg(test)]
+impl Muxer {
+    /// How much waits for buffers of the guest.
+    pub(super) fn waiting(&self) -> usize {
+        self.farewells.len() + self.run.len()
     }
 }

@@ -5,7 +5,13 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use super::{super::connection::BUF_ALLOC, super::packet::Key, super::packet::Op, driver::*};
+use super::{
+    super::{
+        connection::BUF_ALLOC,
+        packet::{HEADER_LEN, Key, Op},
+    },
+    driver::*,
+};
 
 /// Writes what the socket takes now; returns how much.
 fn write_now(mut host: &UnixStream, data: &[u8]) -> usize {
@@ -199,5 +205,19 @@ fn hundred_connections_at_once() {
     }
     for n in 0..100 {
         assert!(seen[n] == to_host[n] && guest.peers[&keys[n]].data == to_guest[n]);
+    }
+}
+
+#[test]
+fn no_buffer_is_lost_when_data_ends_with_one() {
+    let mut guest = bare_guest();
+    let key = key(1, 2);
+    guest.give_buffers(3);
+    let mut host = guest.connected(key, 1 << 18);
+    let room = guest.rx_len - HEADER_LEN;
+    for n in 1..=2 {
+        host.write_all(&pattern(room, 1)).unwrap();
+        guest.settle();
+        assert_eq!(guest.peers[&key].data.len(), n * room);
     }
 }

@@ -116,6 +116,21 @@ fn reset_ends_connections_and_the_device_can_be_activated_again() {
 }
 
 #[test]
+fn what_the_guest_sent_before_the_end_is_passed_on() {
+    let mut guest = driver::guest();
+    let key = driver::key(1, 2);
+    let host = guest.connected(key, 1 << 16);
+    for _ in 0..50 {
+        guest.send_data(key, &[1; 1000]);
+    }
+    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
+    stop.write(1).unwrap();
+    guest.engine.run(&stop).unwrap();
+    let (data, ended) = driver::read_now(&host);
+    assert_eq!((data.len(), ended), (50_000, true));
+}
+
+#[test]
 fn wrong_number_of_queues_is_refused() {
     let (_dir, path) = socket();
     let mut device = Vsock::new(3, &path).unwrap();

@@ -1,6 +1,6 @@
 //! Bounds on what a guest or a host process can make the device hold.
 
-use std::io::Write;
+use std::{io::Write, os::fd::AsRawFd};
 
 use super::{
     super::{
@@ -10,20 +10,40 @@ use super::{
     driver::*,
 };
 
-/// Lets this process have two descriptors for each connection. Tests run in processes of their own.
-fn allow_descriptors() {
+/// How many descriptors this process may have, and how many at most.
+fn descriptor_limit() -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a whole rlimit.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    limit.rlim_cur = limit.rlim_max;
+    limit
+}
+
+/// Sets how many descriptors this process may have. Tests run in processes of their own.
+fn limit_descriptors(count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, ..descriptor_limit() };
     // SAFETY: `limit` is a whole rlimit.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
-    assert!(limit.rlim_max > 2 * MAX_CONNECTIONS as u64 + 100);
+}
+
+#[test]
+fn host_processes_wait_while_there_are_no_descriptors() {
+    let mut guest = guest();
+    let mut host = guest.dial();
+    host.write_all(b"CONNECT 5\n").unwrap();
+    let before = descriptor_limit().rlim_cur;
+    limit_descriptors(u64::try_from(host.as_raw_fd()).unwrap() + 1);
+    guest.settle();
+    assert!(guest.peers.is_empty());
+    assert_eq!(guest.connect(key(1, 2), 100), Op::Reset);
+    limit_descriptors(before);
+    guest.send(key(1, 3), Op::CreditRequest);
+    guest.settle();
+    assert_eq!(guest.requested().guest_port, 5);
 }
 
 #[test]
 fn connections_beyond_the_limit_are_reset() {
-    allow_descriptors();
+    limit_descriptors(descriptor_limit().rlim_max.min(10_000));
     let mut guest = guest();
     let listener = guest.listen(9);
     let mut hosts = Vec::new();
@@ -100,4 +120,17 @@ fn guest_that_opens_and_closes_without_taking_answers_is_not_listened_to() {
         }
     }
     assert!(accepted < 300, "{accepted}");
+}
+
+#[test]
+fn guest_that_opens_and_resets_without_taking_answers_leaves_nothing_behind() {
+    let mut guest = bare_guest();
+    let listener = guest.listen(9);
+    for port in 0..1000 {
+        guest.send(key(port, 9), Op::Request);
+        guest.send(key(port, 9), Op::Reset);
+        guest.settle();
+        listener.accept().unwrap();
+        assert_eq!(guest.engine.waiting(), 0);
+    }
 }
