@@ -1,6 +1,6 @@
 # What the other scripts share: steps with visible progress, and whether KVM can be used. Sourced, not run.
 # shellcheck shell=bash
-set -euo pipefail
+set -Eeuo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck disable=SC2034 # used by those who source this
@@ -44,4 +44,29 @@ trap on_error ERR
 # Succeeds when this machine's KVM runs ordinary guests.
 kvm_usable() {
     "$release/husk-vmm" probe 2>/dev/null | grep -q '"usable": *true'
+}
+
+# in_machine [LAB-OPTIONS...] -- CMD...: runs a command here if KVM can be used, else in the lab.
+in_machine() {
+    local options=()
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    if kvm_usable; then
+        "$@"
+    else
+        echo "This machine's KVM can't run guests (see \`husk check\`): using the lab, an emulated machine." >&2
+        "$release/husk-lab" run "${options[@]}" -- "$@"
+    fi
+}
+
+# with_registry: starts the registries with the test images, to be stopped when the script ends.
+with_registry() {
+    registry_state=$(mktemp -d)
+    trap 'tests/images/registry.sh stop "$registry_state"; rm -rf "$registry_state"' EXIT
+    tests/images/registry.sh start "$root/build/images/registry" "$registry_state"
+    # shellcheck source=/dev/null
+    source "$registry_state/env"
 }

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Measures `husk run` of a prepared image, split along its timeline: in virtual milliseconds (a million instructions
+# each) in the lab's deterministic mode, or in wall milliseconds where KVM can be used.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+if [ "${1:-}" != --inside ]; then
+    step "Measuring a start"
+    in_machine --deterministic --timeout 900 -- "$root/scripts/bench.sh" --inside
+    exit
+fi
+
+with_registry
+export HUSK_ROOT=$registry_state/husk
+image=$HUSK_TEST_REGISTRY/busybox
+# The first runs read everything from disk once; they are not measured.
+for _ in 1 2 3; do
+    "$release/husk" run --rm "$image" true
+done
+for round in 1 2; do
+    echo "run $round: husk run --rm busybox true"
+    "$release/husk" run --rm --timings "$image" true 2>&1
+done
+size() { stat -Lc %s "$1" | numfmt --to=iec-i --suffix=B; }
+echo "vmlinux: $(size build/guest/vmlinux), initramfs: $(size build/guest/initramfs.cpio)"
