@@ -68,7 +68,9 @@ impl Cgroup {
         for dir in tree(&self.0)? {
             // A cgroup that went away in between has no processes.
             let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(list.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
+            // 0 stands for a process that this PID namespace can't see.
+            let numbers = list.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);
+            pids.extend(numbers.map(Pid::from_raw));
         }
         Ok(pids)
     }
@@ -189,7 +191,7 @@ mod tests {
     fn finds_processes_of_nested_cgroups() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        fs::write(dir.path().join("cgroup.procs"), "1\n2\n").unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "1\n0\n2\n").unwrap();
         fs::write(dir.path().join("a/b/cgroup.procs"), "3\n").unwrap();
         let pids = Cgroup::new(dir.path().to_owned()).processes().unwrap();
         assert_eq!(pids, [1, 2, 3].map(Pid::from_raw));

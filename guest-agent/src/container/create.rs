@@ -15,12 +15,13 @@ use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp, Process, Spec};
 
 use super::{
+    errors::ErrorLog,
     executor::{AgentExecutor, Confinement},
     helper::{Made, Reporter},
     in_root::Root,
     rootfs, spec,
 };
-use crate::{failure::Failure, paths, stdio::ChildEnds};
+use crate::{failure::Failure, paths, stdio::{ChildEnds, WindowSize}};
 
 /// A container to make.
 pub(crate) struct NewContainer {
@@ -32,6 +33,7 @@ pub(crate) struct NewContainer {
     pub(crate) ends: ChildEnds,
     /// The console socket, with a terminal.
     pub(crate) console: Option<PathBuf>,
+    pub(crate) window: Option<WindowSize>,
 }
 
 /// A further process to make in a container.
@@ -45,11 +47,12 @@ pub(crate) struct NewProcess {
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) ends: ChildEnds,
     pub(crate) console: Option<PathBuf>,
+    pub(crate) window: Option<WindowSize>,
 }
 
 /// Mounts the root, completes the spec, and makes the container, up to but not including its program's execve.
 pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, Failure> {
-    let NewContainer { id, mut spec, rootfs, user, volumes, ends, console } = new;
+    let NewContainer { id, mut spec, rootfs, user, volumes, ends, console, window } = new;
     let bundle = paths::bundle(&id);
     let root_path = rootfs::mount_root(&rootfs, &id)?;
     let root =
@@ -62,20 +65,21 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     write_json(&bundle.join("config.json"), &spec)?;
     make_cgroup(&paths::cgroup(&id))?;
 
-    let executor = AgentExecutor { reporter, confinement: None };
+    let executor = AgentExecutor { reporter, confinement: None, window };
+    let log = ErrorLog::start();
     let container = builder(&id, ends, uid, console, executor)?
         .as_init(&bundle)
         .with_systemd(false)
         .with_detach(true)
         .build()
-        .map_err(|e| failure("cannot create the container", &e))?;
+        .map_err(|e| logged(failure("cannot create the container", &e), log))?;
     let pid = container.pid().ok_or_else(|| Failure::internal("libcontainer made a container without a process"))?;
     Ok(Made { pid: pid.as_raw(), uid })
 }
 
 /// Runs a further process.
 pub(crate) fn process(new: NewProcess, reporter: Reporter) -> Result<Made, Failure> {
-    let NewProcess { container_id, exec_id, mut process, user, init, seccomp, ends, console } = new;
+    let NewProcess { container_id, exec_id, mut process, user, init, seccomp, ends, console, window } = new;
     // The container's root as its first process sees it.
     let root = Root::open(Path::new(&format!("/proc/{init}/root")))
         .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
@@ -88,14 +92,15 @@ pub(crate) fn process(new: NewProcess, reporter: Reporter) -> Result<Made, Failu
     }
     let file = paths::bundle(&container_id).join(format!("{exec_id}.json"));
     write_json(&file, &process)?;
-    let executor = AgentExecutor { reporter, confinement: Some(confinement) };
+    let executor = AgentExecutor { reporter, confinement: Some(confinement), window };
+    let log = ErrorLog::start();
     let built = builder(&container_id, ends, uid, console, executor)?
         .as_tenant()
         .with_process(Some(&file))
         .with_detach(true)
         .build();
     let _ = fs::remove_file(&file);
-    let pid = built.map_err(|e| failure("cannot run a process in the container", &e))?;
+    let pid = built.map_err(|e| logged(failure("cannot run a process in the container", &e), log))?;
     Ok(Made { pid: pid.as_raw(), uid })
 }
 
@@ -157,6 +162,14 @@ fn make_cgroup(path: &Path) -> Result<(), Failure> {
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Failure> {
     let json = serde_json::to_vec(value).map_err(|e| Failure::internal(e.to_string()))?;
     fs::write(path, json).map_err(|e| Failure::io(format_args!("cannot write {}", path.display()), &e))
+}
+
+/// Adds what libcontainer has logged.
+fn logged(mut failure: Failure, log: io::Result<ErrorLog>) -> Failure {
+    if let Ok(mut log) = log {
+        failure.message.push_str(&log.text());
+    }
+    failure
 }
 
 /// An error of libcontainer's with everything that caused it, on one line.

@@ -4,8 +4,12 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     ffi::{CString, NulError},
+    fs::OpenOptions,
     io::Write,
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -17,13 +21,16 @@ use libcontainer::{
 };
 use nix::{
     errno::Errno,
-    sys::signal::{SigHandler, Signal, signal},
-    unistd::{AccessFlags, access, execve},
+    sys::{
+        signal::{SigHandler, Signal, signal},
+        stat::fstat,
+    },
+    unistd::{AccessFlags, access, dup2_stderr, dup2_stdout, execve},
 };
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 
 use super::helper::Reporter;
-use crate::failure::Failure;
+use crate::{failure::Failure, stdio::WindowSize};
 
 /// The search path of a process whose environment has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,6 +68,8 @@ pub(crate) struct AgentExecutor {
     pub(crate) reporter: Reporter,
     /// For a further process: what libcontainer leaves out of it.
     pub(crate) confinement: Option<Confinement>,
+    /// The terminal's first size, if it has one.
+    pub(crate) window: Option<WindowSize>,
 }
 
 /// What confines a further process as it does the container's first.
@@ -97,6 +106,11 @@ impl Executor for AgentExecutor {
                 self.reporter.fail(&Failure::internal(format!("cannot confine the process: {error}")));
             })?;
         }
+        // Neither is worth failing for.
+        let _ = writable_null();
+        if let Some(window) = self.window {
+            let _ = window.set(&std::io::stdin());
+        }
         let Err(error) = execute(process);
         if self.confinement.is_some() {
             self.reporter.fail(&Failure::invalid(error.to_string()));
@@ -121,6 +135,20 @@ impl Confinement {
         }
         Ok(())
     }
+}
+
+/// libcontainer opens a container's own /dev/null for reading only, also in place of stdout and stderr.
+fn writable_null() -> std::io::Result<()> {
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    let device = null.metadata()?.rdev();
+    let is_null = |fd: BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_rdev == device);
+    if is_null(std::io::stdout().as_fd()) {
+        dup2_stdout(&null)?;
+    }
+    if is_null(std::io::stderr().as_fd()) {
+        dup2_stderr(&null)?;
+    }
+    Ok(())
 }
 
 fn execute(process: &Process) -> Result<Infallible, ExecError> {

@@ -3,6 +3,7 @@
 mod cgroup;
 mod create;
 mod disk;
+mod errors;
 mod executor;
 mod helper;
 mod in_root;
@@ -35,7 +36,7 @@ use crate::{
     failure::{Failure, Kind},
     paths,
     reaper::Reaper,
-    stdio::{self, AgentEnds, ChildEnds, Console, Copying, Dial, Streams, Tty},
+    stdio::{self, AgentEnds, ChildEnds, Console, Copying, Dial, Streams, Tty, WindowSize},
     timeline,
 };
 
@@ -97,6 +98,7 @@ impl Container {
             volumes: request.volumes,
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
+            window: WindowSize::new(stdio.rows, stdio.columns),
         };
         let cgroup = Cgroup::new(paths::cgroup(&id));
         let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::container(new, reporter));
@@ -152,6 +154,7 @@ impl Container {
             seccomp: self.seccomp.clone(),
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
+            window: WindowSize::new(stdio.rows, stdio.columns),
         };
         let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::process(new, reporter));
         let process =
@@ -241,7 +244,7 @@ async fn launch(
     let made = made?;
     let connected = streams
         .map_err(|e| Failure::io("cannot dial the host for stdio", &e))
-        .and_then(|streams| connect(stdio, made, streams, agent, console));
+        .and_then(|streams| connect(made, streams, agent, console));
     match connected {
         Ok((tty, copying)) => Ok(Process::follow(made.pid(), tty, copying, cgroup.clone(), &means.reaper)),
         Err(failure) => {
@@ -252,7 +255,6 @@ async fn launch(
 }
 
 fn connect(
-    stdio: &Stdio,
     made: Made,
     streams: Streams,
     agent: AgentEnds,
@@ -263,9 +265,6 @@ fn connect(
         return Ok((None, copying.map_err(|e| Failure::io("cannot use the stdio pipes", &e))?));
     };
     let tty = console.receive(made.uid).map_err(|e| Failure::io("cannot receive the terminal", &e))?;
-    if stdio.rows > 0 && stdio.columns > 0 {
-        tty.resize(stdio.rows, stdio.columns).map_err(|e| Failure::io("cannot set the window size", &e))?;
-    }
     let copying = Copying::of_tty(&tty, streams);
     Ok((Some(tty), copying))
 }

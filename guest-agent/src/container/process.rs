@@ -8,7 +8,7 @@ use super::cgroup::Cgroup;
 use crate::{
     failure::Failure,
     reaper::Reaper,
-    stdio::{Copying, Tty},
+    stdio::{Copying, Tty, WindowSize},
     timeline,
 };
 
@@ -70,7 +70,9 @@ impl Process {
     /// Sets the terminal's window size.
     pub(crate) fn resize(&self, rows: u32, columns: u32) -> Result<(), Failure> {
         let tty = self.tty.as_ref().ok_or_else(|| Failure::state("the process has no terminal"))?;
-        tty.resize(rows, columns).map_err(|e| Failure::io("cannot set the window size", &e))
+        let size = WindowSize::new(rows, columns)
+            .ok_or_else(|| Failure::invalid(format!("not a window size: {rows} rows, {columns} columns")))?;
+        tty.resize(size).map_err(|e| Failure::io("cannot set the window size", &e))
     }
 }
 

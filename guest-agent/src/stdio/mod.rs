@@ -19,7 +19,7 @@ use tokio::{
     sync::watch,
 };
 
-pub(crate) use self::tty::{Console, Tty};
+pub(crate) use self::tty::{Console, Tty, WindowSize};
 use self::{
     pipe::NonBlocking,
     pump::{Output, copy_in, copy_out},

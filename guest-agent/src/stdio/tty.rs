@@ -86,14 +86,46 @@ impl Tty {
         Arc::clone(&self.0)
     }
 
-    /// Sets the window size, in characters. The foreground processes get SIGWINCH.
-    pub(crate) fn resize(&self, rows: u32, columns: u32) -> io::Result<()> {
-        let narrow = |v: u32| u16::try_from(v).unwrap_or(u16::MAX);
-        let size = libc::winsize { ws_row: narrow(rows), ws_col: narrow(columns), ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the descriptor is open, and `size` is a valid winsize that lives through the call.
-        if unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCSWINSZ, &size) } != 0 {
+    /// Sets the window size. The foreground processes get SIGWINCH.
+    pub(crate) fn resize(&self, size: WindowSize) -> io::Result<()> {
+        size.set(self.0.as_ref())
+    }
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WindowSize {
+    rows: u16,
+    columns: u16,
+}
+
+impl WindowSize {
+    /// None: not a size.
+    pub(crate) fn new(rows: u32, columns: u32) -> Option<Self> {
+        let size = Self { rows: u16::try_from(rows).ok()?, columns: u16::try_from(columns).ok()? };
+        (rows > 0 && columns > 0).then_some(size)
+    }
+
+    /// Sets the size of a terminal, through either end of it.
+    pub(crate) fn set(self, terminal: &impl AsRawFd) -> io::Result<()> {
+        let size = libc::winsize { ws_row: self.rows, ws_col: self.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: `size` is a valid winsize that lives through the call; a descriptor that is no terminal is an error.
+        if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) } != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_positive_and_small() {
+        assert!(WindowSize::new(24, 80).is_some() && WindowSize::new(65535, 1).is_some());
+        for (rows, columns) in [(0, 80), (24, 0), (65536, 1), (1, 65536)] {
+            assert_eq!(WindowSize::new(rows, columns), None);
+        }
     }
 }

@@ -6,7 +6,6 @@ use std::{
     io,
     os::unix::fs::symlink,
     panic::AssertUnwindSafe,
-    path::Path,
     process::Command,
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,7 +20,7 @@ use husk_protocol::{
 use nix::{
     mount::{MsFlags, mount},
     sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, fork},
+    unistd::{ForkResult, dup2_stdin, dup2_stdout, fork},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,7 +32,11 @@ use ttrpc::{context::Context, r#async::transport::Socket};
 use crate::stdio::{Dial, Stream};
 
 const INSIDE: &str = "HUSK_AGENT_TEST_INSIDE";
-pub(super) const ID: &str = "c1";
+
+/// The test's container: an id of its own, since the machine's cgroups are everybody's.
+pub(super) fn id() -> String {
+    std::env::var(INSIDE).unwrap()
+}
 
 /// Runs the test `name` (its full path) in namespaces of its own, with a root file system of busybox at hand.
 pub(super) fn in_guest<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Guest) -> F) {
@@ -44,7 +47,7 @@ pub(super) fn in_guest<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Gue
             .args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--propagation", "private"])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(INSIDE, "1")
+            .env(INSIDE, format!("t{}-{}", std::process::id(), name.rsplit("::").next().unwrap()))
             .status()
             .unwrap();
         assert!(status.success(), "the test failed in its namespaces: {status}");
@@ -58,6 +61,9 @@ pub(super) fn in_guest<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Gue
             let passed = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 // SAFETY: takes no pointers.
                 assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
+                let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+                dup2_stdin(&null).unwrap();
+                dup2_stdout(&null).unwrap();
                 prepare().unwrap();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async { body(Guest::boot().await).await });
@@ -165,7 +171,7 @@ impl Guest {
     }
 
     pub(super) async fn wait(&self, exec_id: &str) -> WaitResponse {
-        let process = ProcessRef { container_id: ID.into(), exec_id: exec_id.into(), ..Default::default() };
+        let process = ProcessRef { container_id: id(), exec_id: exec_id.into(), ..Default::default() };
         self.api.wait(context(), &process).await.unwrap()
     }
 
@@ -198,8 +204,8 @@ impl Guest {
 
     pub(super) async fn delete(&self) {
         self.api.delete_container(context(), &container()).await.unwrap();
-        assert!(!crate::paths::cgroup(ID).exists());
-        assert!(!Path::new("/run/husk/c/c1").exists());
+        assert!(!crate::paths::cgroup(&id()).exists());
+        assert!(!crate::paths::bundle(&id()).exists());
     }
 }
 
@@ -217,7 +223,7 @@ pub(super) fn context() -> Context {
 }
 
 pub(super) fn container() -> ContainerRef {
-    ContainerRef { container_id: ID.into(), ..Default::default() }
+    ContainerRef { container_id: id(), ..Default::default() }
 }
 
 pub(super) fn stdio() -> Stdio {
@@ -257,7 +263,7 @@ pub(super) fn spec(args: &[&str]) -> serde_json::Value {
 
 pub(super) fn request(spec: &serde_json::Value) -> CreateContainerRequest {
     CreateContainerRequest {
-        container_id: ID.into(),
+        container_id: id(),
         spec_json: spec.to_string().into_bytes(),
         rootfs: Some(RootFs { base_disk: "base".into(), ..Default::default() }).into(),
         stdio: Some(stdio()).into(),
@@ -272,7 +278,7 @@ pub(super) fn sh(script: &str) -> CreateContainerRequest {
 
 pub(super) fn exec(exec_id: &str, args: &[&str]) -> ExecRequest {
     ExecRequest {
-        container_id: ID.into(),
+        container_id: id(),
         exec_id: exec_id.into(),
         process_json: process(args).to_string().into_bytes(),
         stdio: Some(stdio()).into(),
