@@ -1,0 +1,91 @@
+//! Exit codes are Docker's.
+
+use husk_tests::{
+    environment::{BUSYBOX, image},
+    husk::Husk,
+};
+
+#[test]
+fn a_containers_exit_code_is_husks() {
+    let husk = Husk::new();
+    for code in [0, 1, 42, 255] {
+        husk.shell(&[], &format!("exit {code}")).expect_code(code);
+    }
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn death_by_a_signal_is_128_and_its_number() {
+    let husk = Husk::new();
+    // PID 1 of a namespace can't kill itself: a child does, and the shell passes on how it ended.
+    husk.shell(&[], "sh -c 'kill -TERM $$'").expect_code(143);
+    husk.shell(&[], "(kill -SEGV $(sh -c 'echo $PPID'))").expect_code(139);
+}
+
+#[test]
+fn what_does_not_exist_is_127() {
+    let husk = Husk::new();
+    for program in ["no-such-program", "/no/such/program"] {
+        husk.run(["run", &image(BUSYBOX), program]).expect_failure(127, &["not found", program]);
+    }
+    husk.run(["run", &image("entry-missing")]).expect_failure(127, &["/no/such/program"]);
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_executed_is_126() {
+    let husk = Husk::new();
+    for program in ["/etc/passwd", "/etc"] {
+        husk.run(["run", &image(BUSYBOX), program]).expect_failure(126, &["not permitted", program]);
+    }
+    husk.run(["run", &image("entry-not-executable")]).expect_failure(126, &["/etc/passwd"]);
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn husks_own_failures_are_125() {
+    let husk = Husk::new();
+    let busybox = image(BUSYBOX);
+    husk.run(["run", "-u", "nosuchuser", &busybox, "true"]).expect_failure(125, &["nosuchuser"]);
+    husk.run(["run", "-u", "root:nosuchgroup", &busybox, "true"]).expect_failure(125, &["nosuchgroup"]);
+    husk.run(["run", &image("user-missing")]).expect_failure(125, &["nosuchuser"]);
+    husk.run(["run", &image("no-command")]).expect_failure(125, &["names no command"]);
+    husk.run(["run", "-w", "relative", &busybox, "true"]).expect_failure(125, &["relative", "absolute"]);
+    husk.run(["run", "--env-file", "/no/such/file", &busybox, "true"])
+        .expect_failure(125, &["/no/such/file"]);
+    husk.run(["run", "--pull", "never", "not-here", "true"])
+        .expect_failure(125, &["not-here", "--pull=never"]);
+    husk.run(["run", "UPPER/case", "true"]).expect_failure(125, &["UPPER/case"]);
+    husk.run(["run", "--kernel", "/no/such/kernel", &busybox, "true"])
+        .expect_failure(125, &["/no/such/kernel"]);
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn wrong_usage_is_125_and_says_what_is_wrong() {
+    let husk = Husk::fresh();
+    for (args, part) in [
+        (&["run"][..], "<IMAGE>"),
+        (&["run", "--no-such-option", "x"], "--no-such-option"),
+        (&["run", "-m", "1m", "x"], "6m"),
+        (&["run", "--cpus", "0", "x"], "CPUs"),
+        (&["run", "--storage-size", "1k", "x"], "16m"),
+        (&["no-such-command"], "no-such-command"),
+        (&[], "Usage"),
+    ] {
+        let output = husk.run(args).expect_code(125);
+        assert!(output.err().contains(part), "{args:?}: {}", output.err());
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    let husk = Husk::fresh();
+    for args in [&["--help"][..], &["run", "--help"], &["--version"], &["version"]] {
+        assert!(!husk.run(args).expect_code(0).stdout.is_empty(), "{args:?}");
+    }
+    let output = husk.run(["version", "--format", "json"]).expect_code(0);
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,6 @@
+//! End-to-end tests: husk and its VMM as a user meets them. A file per subject.
+#![allow(clippy::unwrap_used)]
+
+mod exit_codes;
+mod run_options;
+mod stdio;
