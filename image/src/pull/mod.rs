@@ -86,7 +86,7 @@ pub async fn pull(
             report(layer, layer.size, BlobState::Exists);
         } else {
             report(layer, 0, BlobState::Waiting);
-            missing.push(layer);
+            missing.push(layer.clone());
         }
     }
 
@@ -100,7 +100,7 @@ pub async fn pull(
     stream::iter(missing)
         .map(|layer| {
             let (client, report) = (&client, &report);
-            async move { download(client, store, layer, &|done, state| report(layer, done, state)).await }
+            async move { download(client, store, &layer, &|done, state| report(&layer, done, state)).await }
         })
         .buffer_unordered(PARALLEL)
         .try_collect::<()>()
