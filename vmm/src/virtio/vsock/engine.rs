@@ -27,15 +27,27 @@ const FIRST_SOCKET: u64 = 4;
 /// Most packets per queue between two looks at the other events.
 const BATCH: usize = 256;
 
-/// The device must stop.
+/// The device must stop. What is printed of it is its text, which so says why as well.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EngineError {
     /// The driver broke a ring, or a chain in one.
     #[error("the driver broke a queue: {0}")]
-    Queue(#[from] virtio_queue::Error),
+    Queue(virtio_queue::Error),
     /// The host's kernel refused something.
     #[error("the event loop failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<virtio_queue::Error> for EngineError {
+    fn from(error: virtio_queue::Error) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl From<io::Error> for EngineError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// A device in operation. Dropping it ends all connections.
