@@ -1,0 +1,209 @@
+//! The machine's kernel: Debian's generic one, unpacked into the cache and never installed.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    env, fs,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The package that depends on the current kernel's package. (The cloud kernel has no 9p.)
+const META_PACKAGE: &str = "linux-image-amd64";
+
+/// An unpacked kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// As `uname -r` will say.
+    pub(crate) version: String,
+    /// Holds `vmlinuz` and `modules/`.
+    pub(crate) dir: PathBuf,
+}
+
+impl Kernel {
+    /// The compressed kernel.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    /// What belongs at `/lib/modules/VERSION`.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.dir.join("lib/modules").join(&self.version)
+    }
+
+    /// The files to load for these modules, each after what it depends on; those built into the kernel left out.
+    pub(crate) fn load_order(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let dir = self.modules();
+        let read = |name| fs::read_to_string(dir.join(name)).with_context(|| format!("cannot read {name}"));
+        let order = load_order(&read("modules.dep")?, &read("modules.builtin")?, names)?;
+        Ok(order.into_iter().map(|path| dir.join(path)).collect())
+    }
+}
+
+/// Resolves module names against the text of modules.dep ("path: dependency dependency ...", the deepest last).
+fn load_order(modules_dep: &str, modules_builtin: &str, names: &[&str]) -> Result<Vec<String>> {
+    let depends: BTreeMap<String, (&str, &str)> = modules_dep
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(path, rest)| (module_name(path), (path, rest)))
+        .collect();
+    let built_in: HashSet<String> = modules_builtin.lines().map(module_name).collect();
+    let mut order: Vec<String> = Vec::new();
+    for name in names {
+        let name = module_name(name);
+        if built_in.contains(&name) {
+            continue;
+        }
+        let Some((path, rest)) = depends.get(&name) else {
+            bail!("the kernel has no module {name}");
+        };
+        for path in rest.split_whitespace().rev().chain([*path]) {
+            if !order.iter().any(|known| known == path) {
+                order.push(path.to_owned());
+            }
+        }
+    }
+    Ok(order)
+}
+
+/// `kernel/fs/9p/9p.ko` is `9p`; dash and underscore are the same.
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split(".ko").next().unwrap_or(file).replace('-', "_")
+}
+
+/// `${HUSK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/husk}/lab`
+fn cache() -> Result<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("HUSK_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("husk")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/husk")))
+        .context("neither HUSK_CACHE nor HOME is set, so there is no place for the cache")?;
+    Ok(cache.join("lab"))
+}
+
+/// The cached kernel; fetched first when there is none. Safe to call from many processes at once.
+pub(crate) fn ensure() -> Result<Kernel> {
+    let cache = cache()?;
+    if let Some(kernel) = cached(&cache) {
+        return Ok(kernel);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let lock = File::create(cache.join("lock")).context("cannot create the cache's lock file")?;
+    lock.lock().context("cannot lock the cache")?;
+    match cached(&cache) {
+        Some(kernel) => Ok(kernel),
+        None => fetch(&cache).context("cannot set up the lab's kernel"),
+    }
+}
+
+/// The link `current` names the version to use; it is made last.
+fn cached(cache: &Path) -> Option<Kernel> {
+    let version = fs::read_link(cache.join("current")).ok()?.to_str()?.to_owned();
+    let dir = cache.join(&version);
+    dir.is_dir().then_some(Kernel { version, dir })
+}
+
+fn fetch(cache: &Path) -> Result<Kernel> {
+    for tool in ["apt-get", "apt-cache", "dpkg", "depmod"] {
+        let there = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+        ensure!(there, "{tool} is missing; it comes with Debian's packages apt, dpkg and kmod (run: make setup)");
+    }
+    let package = newest_package()?;
+    let version = package.trim_start_matches("linux-image-").to_owned();
+    eprintln!("husk-lab: [1/3] downloading {package} from Debian (about 70 MB, once)");
+    let work = cache.join("new");
+    if work.exists() {
+        fs::remove_dir_all(&work).context("cannot remove what an earlier attempt left")?;
+    }
+    fs::create_dir(&work).with_context(|| format!("cannot create {}", work.display()))?;
+    // As root, apt would otherwise download as a user who may not write here.
+    succeed(
+        Command::new("apt-get").args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&work),
+    )?;
+    let archive = fs::read_dir(&work)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded nothing")?;
+
+    eprintln!("husk-lab: [2/3] unpacking it");
+    succeed(Command::new("dpkg").arg("-x").arg(&archive).arg(&work))?;
+    fs::remove_file(&archive)?;
+    fs::rename(work.join(format!("boot/vmlinuz-{version}")), work.join("vmlinuz")).context("the package has no kernel")?;
+    if !work.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", work.join("lib"))?;
+    }
+    let kernel = Kernel { version: version.clone(), dir: work.clone() };
+    // Compressed modules (Debian 13) are unpacked once here, not at every start.
+    succeed(Command::new("find").arg(kernel.modules()).args(["-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"]))?;
+
+    eprintln!("husk-lab: [3/3] indexing its modules");
+    succeed(Command::new("depmod").arg("-b").arg(&work).arg(&version))?;
+    let dir = cache.join(&version);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).context("cannot remove an unfinished kernel")?;
+    }
+    fs::rename(&work, &dir).context("cannot move the kernel into its place")?;
+    let _ = fs::remove_file(cache.join("current"));
+    std::os::unix::fs::symlink(&version, cache.join("current")).context("cannot mark the kernel as current")?;
+    Ok(Kernel { version, dir })
+}
+
+fn newest_package() -> Result<String> {
+    let output = Command::new("apt-cache").args(["depends", "--important", META_PACKAGE]).output()?;
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .find(|word| word.starts_with("linux-image-") && *word != META_PACKAGE)
+        .map(str::to_owned)
+        .with_context(|| format!("apt knows no package {META_PACKAGE}; run `apt-get update` first"))
+}
+
+/// Runs a tool with its output on stderr.
+fn succeed(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .with_context(|| format!("cannot run {name}"))?;
+    ensure!(status.success(), "{name} failed ({status})");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEP: &str = "kernel/a/virtio_pci.ko: kernel/a/virtio_ring.ko kernel/a/virtio.ko\n\
+        kernel/a/virtio_ring.ko:\n\
+        kernel/a/virtio.ko: kernel/a/virtio_ring.ko\n\
+        kernel/b/kvm-amd.ko.xz: kernel/b/kvm.ko kernel/c/ccp.ko\n\
+        kernel/b/kvm.ko:\n\
+        kernel/c/ccp.ko:\n";
+
+    #[test]
+    fn dependencies_come_first_and_once() {
+        let order = load_order(DEP, "", &["virtio", "virtio_pci", "kvm_amd"]).unwrap();
+        assert_eq!(
+            order,
+            [
+                "kernel/a/virtio_ring.ko",
+                "kernel/a/virtio.ko",
+                "kernel/a/virtio_pci.ko",
+                "kernel/c/ccp.ko",
+                "kernel/b/kvm.ko",
+                "kernel/b/kvm-amd.ko.xz"
+            ]
+        );
+    }
+
+    #[test]
+    fn built_in_needs_no_file_and_unknown_is_named() {
+        let built_in = "kernel/fs/ext4/ext4.ko\n";
+        assert_eq!(load_order(DEP, built_in, &["ext4", "kvm"]).unwrap(), ["kernel/b/kvm.ko"]);
+        let error = load_order(DEP, built_in, &["no-such"]).unwrap_err();
+        assert!(error.to_string().contains("no_such"), "{error}");
+    }
+}

@@ -1,0 +1,21 @@
+//! The half outside: prepares kernel and initramfs, runs QEMU, and connects the command inside with the world.
+
+mod cpio;
+mod initramfs;
+mod kernel;
+mod machine;
+mod qemu;
+mod relay;
+mod session;
+
+use anyhow::Result;
+
+pub(crate) use session::run;
+
+/// `husk-lab setup`.
+pub(crate) fn setup() -> Result<u8> {
+    qemu::check()?;
+    let kernel = kernel::ensure()?;
+    eprintln!("husk-lab: kernel {} is in {}", kernel.version, kernel.dir.display());
+    Ok(0)
+}
