@@ -63,7 +63,7 @@ archive() {
 
 [ -f "$agent" ] || die "$agent is not a file; build the agent first"
 [ "$(head -c 4 "$agent" | od -An -tx1 | tr -d ' ')" = 7f454c46 ] || die "$agent is not an ELF program"
-! readelf -lW "$agent" 2>/dev/null | grep -q INTERP || die "$agent is dynamically linked, and the initramfs holds no libraries"
+! readelf -lW "$agent" 2>/dev/null | grep INTERP >/dev/null || die "$agent is dynamically linked, and the initramfs holds no libraries"
 
 mkdir -p "$(dirname "$out")"
 new=$(mktemp "$out.XXXXXX")

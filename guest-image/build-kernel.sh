@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the guest kernel from Debian's linux-source and this folder's fragments, once per set of inputs, and points
-# build/guest/vmlinux at it. Prints the path of the kernel on stdout and progress on stderr.
+# Builds the guest kernel from Debian's linux-source and this folder's fragments and patches, once per set of inputs,
+# and points build/guest/vmlinux at it. Prints the path of the kernel on stdout and progress on stderr.
 #
 # usage: build-kernel.sh [--path]
 #   --path   say where the kernel for the present inputs is, or would be, and build nothing
@@ -11,10 +11,12 @@
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
+# Nothing of the caller's make or compiler settings may reach the kernel's.
+unset MAKEFLAGS MFLAGS MAKELEVEL ARCH CROSS_COMPILE KCFLAGS KAFLAGS KCPPFLAGS KCONFIG_CONFIG KBUILD_OUTPUT O V
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
-guest_cache=${HUSK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/husk}/guest
+guest_cache=$(realpath -m "${HUSK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/husk}/guest")
 preferred=6.12
 needed_mib=2500
 
@@ -55,8 +57,9 @@ find_source() {
 
 check_tools() {
     step="checking the build tools"
+    [ "$(uname -m)" = x86_64 ] || die "this machine is $(uname -m); the guest kernel is built on x86_64 only"
     local tool missing=
-    for tool in gcc make ld strip flex bison bc xz tar flock sha256sum perl; do
+    for tool in gcc make ld strip readelf flex bison bc xz tar patch flock sha256sum perl; do
         command -v "$tool" >/dev/null || missing+=" $tool"
     done
     [ -e /usr/include/gelf.h ] || missing+=" gelf.h (package libelf-dev)"
@@ -70,7 +73,7 @@ inputs() {
     dpkg-query -W -f '${Package} ${Version}\n' "$package" 2>/dev/null || sha256sum <"$source_tar"
     gcc --version | head -n 1
     ld --version | head -n 1
-    (cd "$here" && sha256sum build-kernel.sh kernel/fragments/*.config)
+    (cd "$here" && sha256sum build-kernel.sh kernel/fragments/*.config kernel/patches/*.patch)
 }
 
 # Fails unless every line of every fragment is what the configuration says in the end.
@@ -92,6 +95,18 @@ check_config() {
     say "failed while $step; lines of the fragments that did not take effect:"
     printf '%s' "$bad" >&2
     exit 1
+}
+
+# The patches only save boot time, so one that a newer source refuses is left out.
+apply_patches() {
+    local patch
+    for patch in "$here"/kernel/patches/*.patch; do
+        if patch -p1 -F0 --dry-run <"$patch" >>"$log" 2>&1; then
+            logged patch -p1 -F0 -i "$patch"
+        else
+            say "$(basename "$patch") does not fit this source; left out (boots will be slower)"
+        fi
+    done
 }
 
 configure() {
@@ -126,7 +141,7 @@ compile() {
         KBUILD_BUILD_USER=husk KBUILD_BUILD_HOST=husk \
         KCFLAGS="-ffile-prefix-map=$PWD=." KAFLAGS="-ffile-prefix-map=$PWD=." 2>&1 | count_objects; then
         say "failed while $step; the last lines of $log:"
-        grep -B 2 -A 8 -m 3 -E 'error:|Error [0-9]' "$log" >&2 || tail -n 20 "$log" >&2
+        tail -n 20 "$log" >&2
         exit 1
     fi
 }
@@ -135,11 +150,13 @@ compile() {
 install_kernel() {
     local new
     new=$(mktemp -d "$guest_cache/.new.XXXXXX")
-    cp vmlinux System.map "$new/"
+    logged strip --strip-all --remove-section=.comment vmlinux
+    readelf -nW vmlinux 2>/dev/null | grep Xen >/dev/null || die "the kernel has no PVH entry note"
+    # The gaps between the segments, 4 MiB, take no space on disk.
+    cp --sparse=always vmlinux "$new/vmlinux"
+    cp System.map "$new/"
     cp .config "$new/config"
     printf '%s\n' "$inputs" >"$new/inputs"
-    logged strip --strip-all --remove-section=.comment "$new/vmlinux"
-    readelf -nW "$new/vmlinux" 2>/dev/null | grep -q 'Xen' || die "the kernel has no PVH entry note"
     chmod 755 "$new"
     chmod 644 "$new"/*
     sync -f "$new"
@@ -164,8 +181,9 @@ build() {
     say "[1/4] $step into $work"
     logged tar -xJf "$source_tar" -C "$work" --strip-components=1
     cd "$work"
-    step="configuring"
+    step="patching and configuring"
     say "[2/4] $step"
+    apply_patches
     configure
     step="compiling"
     say "[3/4] $step (a few minutes, once; log in $log)"
