@@ -99,7 +99,8 @@ impl Reaper {
 
 /// The exit code for a status of wait(2).
 fn exit_code(status: libc::c_int) -> ExitCode {
-    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    let code =
+        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
     code.unsigned_abs()
 }
 

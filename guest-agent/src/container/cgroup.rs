@@ -149,7 +149,10 @@ fn keyed(text: &str) -> HashMap<&str, u64> {
 /// The bytes read and written in io.stat, over all disks.
 fn io_bytes(text: &str) -> (u64, u64) {
     let sum = |key: &str| {
-        text.split_whitespace().filter_map(|word| word.strip_prefix(key)).map(number).fold(0, u64::saturating_add)
+        text.split_whitespace()
+            .filter_map(|word| word.strip_prefix(key))
+            .map(number)
+            .fold(0, u64::saturating_add)
     };
     (sum("rbytes="), sum("wbytes="))
 }

@@ -21,7 +21,11 @@ use super::{
     in_root::Root,
     rootfs, spec,
 };
-use crate::{failure::Failure, paths, stdio::{ChildEnds, WindowSize}};
+use crate::{
+    failure::Failure,
+    paths,
+    stdio::{ChildEnds, WindowSize},
+};
 
 /// A container to make.
 pub(crate) struct NewContainer {
@@ -55,8 +59,8 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     let NewContainer { id, mut spec, rootfs, user, volumes, ends, console, window } = new;
     let bundle = paths::bundle(&id);
     let root_path = rootfs::mount_root(&rootfs, &id)?;
-    let root =
-        Root::open(&root_path).map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
+    let root = Root::open(&root_path)
+        .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
     spec::complete(&mut spec, &id, &root_path, &root, &user, &volumes)?;
     let terminal = console.is_some();
     let Some(process) = spec.process_mut() else { return Err(Failure::invalid("the spec has no process")) };
@@ -73,7 +77,9 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
         .with_detach(true)
         .build()
         .map_err(|e| logged(failure("cannot create the container", &e), log))?;
-    let pid = container.pid().ok_or_else(|| Failure::internal("libcontainer made a container without a process"))?;
+    let pid = container
+        .pid()
+        .ok_or_else(|| Failure::internal("libcontainer made a container without a process"))?;
     Ok(Made { pid: pid.as_raw(), uid })
 }
 

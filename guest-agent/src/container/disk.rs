@@ -25,7 +25,8 @@ pub(crate) fn find(serial: &str) -> Result<PathBuf, Failure> {
 /// Serials are used in paths and mount options, so they are plain.
 pub(crate) fn check(serial: &str) -> Result<(), Failure> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if serial.is_empty() || serial.len() > MAX_SERIAL || !serial.bytes().all(plain) || serial.starts_with('.') {
+    if serial.is_empty() || serial.len() > MAX_SERIAL || !serial.bytes().all(plain) || serial.starts_with('.')
+    {
         return Err(Failure::invalid(format!("not a disk serial: {serial:?}")));
     }
     Ok(())

@@ -174,8 +174,13 @@ fn execute(process: &Process) -> Result<Infallible, ExecError> {
 /// The path of the program to execute.
 fn find(process: &Process) -> Result<PathBuf, ExecError> {
     let program = process.args().iter().flatten().next().map(String::as_str).unwrap_or_default();
-    let path =
-        process.env().iter().flatten().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let path = process
+        .env()
+        .iter()
+        .flatten()
+        .rev()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
     find_in(program, path)
 }
 

@@ -27,7 +27,8 @@ impl Root {
     /// The start of a regular file, at most `limit` bytes. None: there is no such regular file.
     pub(crate) fn read(&self, path: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         // O_NONBLOCK: opening a FIFO must not wait for its writer.
-        let file = match self.resolve(Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
+        let file = match self.resolve(Path::new(path), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(None),
             Err(error) => return Err(error.into()),

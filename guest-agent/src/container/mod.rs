@@ -102,7 +102,8 @@ impl Container {
         };
         let cgroup = Cgroup::new(paths::cgroup(&id));
         let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::container(new, reporter));
-        let init = launch(means, &stdio, (&id, ""), make, (agent, console), &cgroup).await?;
+        let exited = || timeline::EXITED.record();
+        let init = launch(means, &stdio, (&id, ""), make, (agent, console), &cgroup, exited).await?;
         timeline::CREATED.record();
         Ok(Self {
             id,
@@ -157,8 +158,8 @@ impl Container {
             window: WindowSize::new(stdio.rows, stdio.columns),
         };
         let make = helper::run(&means.reaper, new.ends.fds(), |reporter| create::process(new, reporter));
-        let process =
-            launch(means, &stdio, (&self.id, &exec_id), make, (agent, console), &self.cgroup).await?;
+        let ids = (self.id.as_str(), exec_id.as_str());
+        let process = launch(means, &stdio, ids, make, (agent, console), &self.cgroup, || ()).await?;
         let process = Arc::new(process);
         let mut execs = self.lock_execs();
         if execs.len() >= MAX_EXECS {
@@ -218,7 +219,8 @@ struct Prepared {
 
 impl Prepared {
     fn new(stdio: &Stdio, container_id: &str, exec_id: &str) -> Result<Self, Failure> {
-        let (agent, child) = stdio::pipes(stdio).map_err(|e| Failure::io("cannot make pipes for stdio", &e))?;
+        let (agent, child) =
+            stdio::pipes(stdio).map_err(|e| Failure::io("cannot make pipes for stdio", &e))?;
         let console = if stdio.terminal {
             let path = paths::bundle(container_id).join(format!("{exec_id}.tty"));
             let console = Console::listen(path);
@@ -238,6 +240,7 @@ async fn launch(
     make: impl Future<Output = Result<Made, Failure>>,
     (agent, console): (AgentEnds, Option<Console>),
     cgroup: &Cgroup,
+    on_exit: fn(),
 ) -> Result<Process, Failure> {
     let dial = stdio::dial(&means.dial, stdio, container_id, exec_id);
     let (streams, made) = tokio::join!(dial, make);
@@ -246,7 +249,7 @@ async fn launch(
         .map_err(|e| Failure::io("cannot dial the host for stdio", &e))
         .and_then(|streams| connect(made, streams, agent, console));
     match connected {
-        Ok((tty, copying)) => Ok(Process::follow(made.pid(), tty, copying, cgroup.clone(), &means.reaper)),
+        Ok(ends) => Ok(Process::follow(made.pid(), ends, cgroup.clone(), &means.reaper, on_exit)),
         Err(failure) => {
             let _ = process::send_signal(made.pid(), libc::SIGKILL.unsigned_abs());
             Err(failure)

@@ -9,7 +9,6 @@ use crate::{
     failure::Failure,
     reaper::Reaper,
     stdio::{Copying, Tty, WindowSize},
-    timeline,
 };
 
 /// A process that was made.
@@ -24,15 +23,21 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts to follow a process of ours.
-    pub(crate) fn follow(pid: Pid, tty: Option<Tty>, copying: Copying, cgroup: Cgroup, reaper: &Reaper) -> Self {
+    /// Starts to follow a process of ours, and calls `on_exit` when it has ended.
+    pub(crate) fn follow(
+        pid: Pid,
+        (tty, copying): (Option<Tty>, Copying),
+        cgroup: Cgroup,
+        reaper: &Reaper,
+        on_exit: fn(),
+    ) -> Self {
         let exit = reaper.register(pid);
         let (end, ended) = watch::channel(false);
         let (result, outcome) = watch::channel(None);
         tokio::spawn(async move {
             // The reaper lives as long as the machine.
             let exit_code = exit.await.unwrap_or_default();
-            timeline::EXITED.record();
+            on_exit();
             end.send_replace(true);
             let oom_killed = cgroup.oom_kills() > 0;
             copying.finish().await;

@@ -74,8 +74,9 @@ fn mount_disk(serial: &str, flags: MsFlags) -> Result<PathBuf, Failure> {
         .map_err(|e: io::Error| Failure::io(target.display(), &e))?;
     if !mounted {
         let device = disk::find(serial)?;
-        mount(Some(&device), &target, Some("ext4"), flags, None::<&str>)
-            .map_err(|e| Failure::io(format_args!("cannot mount the file system on disk {serial:?}"), &e.into()))?;
+        mount(Some(&device), &target, Some("ext4"), flags, None::<&str>).map_err(|e| {
+            Failure::io(format_args!("cannot mount the file system on disk {serial:?}"), &e.into())
+        })?;
     }
     Ok(target)
 }

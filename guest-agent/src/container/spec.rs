@@ -12,8 +12,8 @@ use crate::{failure::Failure, paths};
 
 /// Parses config.json.
 pub(crate) fn parse(json: &[u8]) -> Result<Spec, Failure> {
-    let spec: Spec =
-        serde_json::from_slice(json).map_err(|e| Failure::invalid(format!("not an OCI runtime spec: {e}")))?;
+    let spec: Spec = serde_json::from_slice(json)
+        .map_err(|e| Failure::invalid(format!("not an OCI runtime spec: {e}")))?;
     if spec.process().is_none() || spec.linux().is_none() {
         return Err(Failure::invalid("the OCI runtime spec has no process or no linux section"));
     }
@@ -45,8 +45,9 @@ pub(crate) fn complete(
     if let Some(process) = spec.process_mut() {
         complete_process(process, root, user)?;
         let cwd = process.cwd().clone();
-        root.make_dir(&cwd)
-            .map_err(|e| Failure::io(format_args!("cannot make the working directory {}", cwd.display()), &e))?;
+        root.make_dir(&cwd).map_err(|e| {
+            Failure::io(format_args!("cannot make the working directory {}", cwd.display()), &e)
+        })?;
     }
     Ok(())
 }
@@ -157,7 +158,10 @@ mod tests {
         assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
         let mounts = spec.mounts().as_ref().unwrap();
         assert_eq!(mounts[0].destination(), Path::new("/data/x"));
-        assert_eq!(mounts[0].source().as_deref(), Some(dir.path().canonicalize().unwrap().join("data/x").as_path()));
+        assert_eq!(
+            mounts[0].source().as_deref(),
+            Some(dir.path().canonicalize().unwrap().join("data/x").as_path())
+        );
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn resolve_in(passwd: &str, group: &str, spec: &str) -> Result<User, UserError> 
 
     let mut lines = group.lines().filter_map(Group::parse);
     if group_spec.is_empty() {
-        let groups = lines.filter(|group| !name.is_empty() && group.has(name)).map(|group| group.id).collect();
+        let groups =
+            lines.filter(|group| !name.is_empty() && group.has(name)).map(|group| group.id).collect();
         return Ok(User { uid, gid, groups, home });
     }
     let gid = match lines.find(|group| group.name == group_spec || group.id.to_string() == group_spec) {

@@ -71,7 +71,11 @@ impl Tty {
     fn new(master: OwnedFd, owner: u32) -> io::Result<Self> {
         // SAFETY: the ioctl takes flags by value and returns a new descriptor or -1.
         let slave = unsafe {
-            libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
+            libc::ioctl(
+                master.as_raw_fd(),
+                libc::TIOCGPTPEER,
+                libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+            )
         };
         if slave < 0 {
             return Err(io::Error::last_os_error());

@@ -1,6 +1,6 @@
 //! Life and confinement of containers.
 
-use husk_protocol::agent::{Empty, SignalRequest, SetupSandboxRequest};
+use husk_protocol::agent::{Empty, SetupSandboxRequest, SignalRequest};
 
 use super::guest::{Guest, container, context, exec, id, in_guest, request, sh, spec};
 

@@ -27,7 +27,7 @@ use tokio::{
     net::UnixStream,
     sync::mpsc,
 };
-use ttrpc::{context::Context, r#async::transport::Socket};
+use ttrpc::{r#async::transport::Socket, context::Context};
 
 use crate::stdio::{Dial, Stream};
 
@@ -92,9 +92,32 @@ fn prepare() -> io::Result<()> {
     }
     std::fs::copy("/bin/busybox", base.join("bin/busybox"))
         .map_err(|e| io::Error::new(e.kind(), format!("needs /bin/busybox of busybox-static: {e}")))?;
-    for applet in ["sh", "cat", "echo", "id", "env", "pwd", "sleep", "yes", "head", "dd", "stat", "ls", "true",
-        "false", "kill", "tty", "stty", "grep", "seq", "touch", "hostname", "mkdir", "printf", "sha256sum"]
-    {
+    for applet in [
+        "sh",
+        "cat",
+        "echo",
+        "id",
+        "env",
+        "pwd",
+        "sleep",
+        "yes",
+        "head",
+        "dd",
+        "stat",
+        "ls",
+        "true",
+        "false",
+        "kill",
+        "tty",
+        "stty",
+        "grep",
+        "seq",
+        "touch",
+        "hostname",
+        "mkdir",
+        "printf",
+        "sha256sum",
+    ] {
         symlink("busybox", base.join("bin").join(applet))?;
     }
     std::fs::write(base.join("etc/passwd"), "root:x:0:0::/root:\nwww:x:33:33::/home/www:\n")?;

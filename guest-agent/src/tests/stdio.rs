@@ -38,7 +38,7 @@ guest_tests! {
         guest.create(&sh("seq 1 200000; echo done >&2")).await.unwrap();
         guest.start().await;
         let mut stdout = guest.stream("", StdioKind::Stdout).await;
-        let mut stderr = guest.stream("", StdioKind::Stderr).await;
+        let stderr = guest.stream("", StdioKind::Stderr).await;
         let mut first = [0; 2];
         stdout.read_exact(&mut first).await.unwrap();
         // Nothing on stderr: the process waits in its write to stdout.
