@@ -1,2 +1,21 @@
 //! husk-vmm: a small virtual machine monitor on KVM. It knows nothing of containers.
+//!
+//! The program `husk-vmm` runs one VM per process; see [`config`] for its input and [`control`] for the socket by which
+//! it is asked and told things. Other crates use [`config`], [`client`] and [`probe`].
+
+pub mod boot;
+pub mod bus;
+pub mod client;
+pub mod config;
+pub mod console;
+pub mod control;
+pub mod cpu;
+pub mod layout;
+mod log;
+pub mod metrics;
+pub mod probe;
+pub mod runner;
+pub mod time;
+pub mod vcpu;
 pub mod virtio;
+pub mod vm;

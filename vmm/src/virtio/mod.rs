@@ -5,7 +5,12 @@
 //! (typestate): what the guest can write before activation, the transport's queue configuration, can't be changed
 //! under a running device.
 
+pub mod block;
 pub mod device;
+pub mod mmio;
+pub mod rng;
+mod segments;
+mod serve;
 pub mod vsock;
 pub mod worker;
 

@@ -9,6 +9,7 @@ use std::{
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::device::Interrupt;
+use crate::log::guest_fault;
 
 /// A running device thread. Dropping it ends the thread.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ impl Worker {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             match catch_unwind(AssertUnwindSafe(|| run(seen_by_thread))) {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => eprintln!("husk-vmm: device {device} stopped: {error}"),
-                Err(_) => eprintln!("husk-vmm: device {device} stopped: its thread panicked"),
+                Ok(Err(error)) => guest_fault(format_args!("device {device} stopped: {error}")),
+                Err(_) => guest_fault(format_args!("device {device} stopped: its thread panicked")),
             }
             interrupt.signal_needs_reset();
         })?;

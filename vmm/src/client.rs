@@ -1,0 +1,149 @@
+//! A client of the control socket.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    control::{Nothing, Op, Request, Response, State},
+    metrics::Metrics,
+};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes of an answer.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// A request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The VMM is gone, or does not answer in time.
+    #[error("the VMM does not answer")]
+    Io(#[from] io::Error),
+    /// The answer is not one.
+    #[error("the VMM's answer makes no sense")]
+    Answer(#[from] serde_json::Error),
+    /// The VMM refused.
+    #[error("the VMM refused: {0}")]
+    Refused(String),
+}
+
+/// A connection to a VMM's control socket.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// The VM's state.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; so for all others.
+    pub fn state(&mut self) -> Result<State, ClientError> {
+        self.ask(Op::State)
+    }
+
+    /// The VM's counters.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn metrics(&mut self) -> Result<Metrics, ClientError> {
+        self.ask(Op::Metrics)
+    }
+
+    /// Stops all vCPUs; returns when they have stopped.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn pause(&mut self) -> Result<(), ClientError> {
+        self.ask::<Nothing>(Op::Pause).map(drop)
+    }
+
+    /// Lets all vCPUs go on.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn resume(&mut self) -> Result<(), ClientError> {
+        self.ask::<Nothing>(Op::Resume).map(drop)
+    }
+
+    /// Ends the VM at once.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn shutdown(&mut self) -> Result<(), ClientError> {
+        self.ask::<Nothing>(Op::Shutdown).map(drop)
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, ClientError> {
+        let mut line = serde_json::to_vec(&Request { op })?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        let mut answer = Vec::new();
+        (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut answer)?;
+        if answer.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        match serde_json::from_slice(&answer)? {
+            Response::Ok(value) => Ok(value),
+            Response::Error(reason) => Err(ClientError::Refused(reason)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::control::Status;
+
+    /// A VMM that answers with one fixed line.
+    fn answering(line: &'static str) -> (tempfile::TempDir, Client) {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("control")).unwrap();
+        let client = Client::connect(dir.path().join("control")).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        (dir, client)
+    }
+
+    #[test]
+    fn a_state_is_understood() {
+        let (_dir, mut client) = answering(concat!(
+            r#"{"ok":{"status":"paused","vcpus":2,"mem_size_mib":256,"started_ns":1,"configured_ns":2,"#,
+            r#""first_instruction_ns":3}}"#,
+            "\n"
+        ));
+        let state = client.state().unwrap();
+        assert_eq!(state.status, Status::Paused);
+        assert_eq!([state.started_ns, state.configured_ns, state.first_instruction_ns], [1, 2, 3]);
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let (_dir, mut client) = answering("{\"error\":\"no\"}\n");
+        assert!(matches!(client.pause(), Err(ClientError::Refused(reason)) if reason == "no"));
+        let (_dir, mut client) = answering("nonsense\n");
+        assert!(matches!(client.pause(), Err(ClientError::Answer(_))));
+        let (_dir, mut client) = answering("");
+        assert!(matches!(client.pause(), Err(ClientError::Io(_))));
+        assert!(matches!(Client::connect("/nonexistent"), Err(ClientError::Io(_))));
+    }
+}

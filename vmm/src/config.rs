@@ -1,0 +1,258 @@
+//! What a VM is made of. The JSON form is the VMM's input; fields that are not known are refused.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Most vCPUs of a VM.
+pub const MAX_VCPUS: u8 = 32;
+/// Least memory of a VM, in MiB.
+pub const MIN_MEM_SIZE_MIB: u32 = 64;
+/// Most memory of a VM, in MiB: what fits a 40 bit physical address with room for devices.
+pub const MAX_MEM_SIZE_MIB: u32 = 512 << 10;
+/// Most bytes of a disk's id: the size of a serial number in virtio-blk (virtio 1.2, section 5.2.6).
+pub const MAX_DISK_ID_LEN: usize = 20;
+/// Most bytes of a configuration file.
+const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// A configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("the configuration {0} is larger than 1 MiB")]
+    TooLarge(PathBuf),
+    /// It is not JSON, or has unknown, missing or mistyped fields.
+    #[error("the configuration is not valid")]
+    Parse(#[source] serde_json::Error),
+    /// Number of vCPUs out of range.
+    #[error("vcpus is {0}, must be 1 to {MAX_VCPUS}")]
+    Vcpus(u8),
+    /// Memory size out of range.
+    #[error("mem_size_mib is {0}, must be {MIN_MEM_SIZE_MIB} to {MAX_MEM_SIZE_MIB}")]
+    MemSize(u32),
+    /// A disk's id does not fit.
+    #[error("disk id {0:?} must have 1 to {MAX_DISK_ID_LEN} bytes, all printable ASCII without spaces")]
+    DiskId(String),
+    /// Two disks with the same id.
+    #[error("two disks have the id {0:?}")]
+    DuplicateDiskId(String),
+    /// The kernel's command line can't hold this.
+    #[error("cmdline has a character that is not printable ASCII")]
+    Cmdline,
+    /// A context id that is reserved.
+    #[error("vsock.guest_cid is {0}, must be 3 to 4294967294")]
+    GuestCid(u32),
+}
+
+/// A VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The guest's kernel: an uncompressed x86-64 ELF, as `vmlinux`.
+    pub kernel: PathBuf,
+    /// The guest's initial file system, as the kernel takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<PathBuf>,
+    /// Arguments for the kernel, added to those that the VMM gives.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Number of vCPUs, 1 to 32.
+    pub vcpus: u8,
+    /// Size of the guest's memory in MiB, at least 64.
+    pub mem_size_mib: u32,
+    /// Disks, in the order in which the guest finds them.
+    #[serde(default)]
+    pub disks: Vec<DiskConfig>,
+    /// Streams between guest and host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+    /// The file that receives the serial port's output; without it there is no serial port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<PathBuf>,
+    /// Whether there is a source of random numbers. Yes, unless told otherwise.
+    #[serde(default = "yes")]
+    pub rng: bool,
+}
+
+/// A disk: a raw file or block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// The serial number by which the guest knows the disk: 1 to 20 bytes of printable ASCII.
+    pub id: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether writes are refused. The length of such a disk need not be a multiple of 512 bytes: it is filled up with
+    /// zeros.
+    pub read_only: bool,
+}
+
+/// A vsock device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockConfig {
+    /// The guest's context id, 3 or more.
+    pub guest_cid: u32,
+    /// The unix socket that stands for the guest; see [`crate::virtio::vsock`].
+    pub socket: PathBuf,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl VmConfig {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// When it can't be read, or is not a valid configuration.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let mut text = String::new();
+        File::open(path).map_err(read)?.take(MAX_FILE_LEN + 1).read_to_string(&mut text).map_err(read)?;
+        if text.len() as u64 > MAX_FILE_LEN {
+            return Err(ConfigError::TooLarge(path.into()));
+        }
+        Self::from_json(&text)
+    }
+
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// When it is not a valid configuration.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_str(text).map_err(ConfigError::Parse)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what the types can't say.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=MAX_VCPUS).contains(&self.vcpus) {
+            return Err(ConfigError::Vcpus(self.vcpus));
+        }
+        if !(MIN_MEM_SIZE_MIB..=MAX_MEM_SIZE_MIB).contains(&self.mem_size_mib) {
+            return Err(ConfigError::MemSize(self.mem_size_mib));
+        }
+        if !self.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return Err(ConfigError::Cmdline);
+        }
+        let mut ids = HashSet::new();
+        for disk in &self.disks {
+            let id = &disk.id;
+            if id.is_empty() || id.len() > MAX_DISK_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(ConfigError::DiskId(id.clone()));
+            }
+            if !ids.insert(id) {
+                return Err(ConfigError::DuplicateDiskId(id.clone()));
+            }
+        }
+        match &self.vsock {
+            Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => Err(ConfigError::GuestCid(vsock.guest_cid)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(field: &str, value: serde_json::Value) -> Result<VmConfig, ConfigError> {
+        let mut json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": 64});
+        json[field] = value;
+        VmConfig::from_json(&json.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_has_defaults() {
+        let config = VmConfig::from_json(r#"{"kernel":"/k","vcpus":2,"mem_size_mib":256}"#).unwrap();
+        let expected = VmConfig {
+            kernel: "/k".into(),
+            initramfs: None,
+            cmdline: String::new(),
+            vcpus: 2,
+            mem_size_mib: 256,
+            disks: vec![],
+            vsock: None,
+            console: None,
+            rng: true,
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_configuration_survives_json() {
+        let config = VmConfig {
+            kernel: "/k".into(),
+            initramfs: Some("/i".into()),
+            cmdline: "quiet".into(),
+            vcpus: 32,
+            mem_size_mib: 4096,
+            disks: vec![DiskConfig { id: "base".into(), path: "/d".into(), read_only: true }],
+            vsock: Some(VsockConfig { guest_cid: 3, socket: "/s".into() }),
+            console: Some("/c".into()),
+            rng: false,
+        };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(VmConfig::from_json(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        for (field, value) in [
+            ("net", serde_json::json!([])),
+            ("disks", serde_json::json!([{"id": "a", "path": "/d", "read_only": true, "format": "qcow2"}])),
+            ("vsock", serde_json::json!({"guest_cid": 3, "socket": "/s", "uid": 0})),
+        ] {
+            assert!(matches!(with(field, value), Err(ConfigError::Parse(_))), "{field}");
+        }
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        assert!(matches!(with("vcpus", 0.into()), Err(ConfigError::Vcpus(0))));
+        assert!(matches!(with("vcpus", 33.into()), Err(ConfigError::Vcpus(33))));
+        assert!(matches!(with("mem_size_mib", 63.into()), Err(ConfigError::MemSize(63))));
+        assert!(matches!(with("mem_size_mib", u32::MAX.into()), Err(ConfigError::MemSize(u32::MAX))));
+        assert!(matches!(with("cmdline", "a\nb".into()), Err(ConfigError::Cmdline)));
+        let vsock = serde_json::json!({"guest_cid": 2, "socket": "/s"});
+        assert!(matches!(with("vsock", vsock), Err(ConfigError::GuestCid(2))));
+    }
+
+    #[test]
+    fn disk_ids_are_checked() {
+        let disks = |ids: &[&str]| {
+            let disk = |id| serde_json::json!({"id": id, "path": "/d", "read_only": false});
+            with("disks", ids.iter().map(disk).collect::<Vec<_>>().into())
+        };
+        assert!(disks(&["a", "twenty-bytes-of-id-xx"[..20].as_ref()]).is_ok());
+        for bad in ["", "twenty-one-bytes-of-i", "a b", "ä"] {
+            assert!(matches!(disks(&[bad]), Err(ConfigError::DiskId(id)) if id == bad));
+        }
+        assert!(matches!(disks(&["a", "b", "a"]), Err(ConfigError::DuplicateDiskId(id)) if id == "a"));
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named() {
+        let error = VmConfig::from_file(Path::new("/nonexistent/vm.json")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/vm.json");
+    }
+}

@@ -1,0 +1,206 @@
+//! The life of the VMM process: makes the VM, then waits for its end, for its owner's, or for being told to end.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+};
+
+use vmm_sys_util::{
+    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
+    signal::create_sigset,
+};
+
+use crate::{
+    bus::GuestEnd,
+    config::VmConfig,
+    control::{Nothing, Op, Progress, Request, Response, Server, State, Status, to_line},
+    time::monotonic_ns,
+    vcpu::{Event, VcpuError},
+    vm::{Vm, VmError},
+};
+
+const VM: u64 = 0;
+const SIGNAL: u64 = 1;
+const LIFELINE: u64 = 2;
+const LISTENER: u64 = 3;
+/// Connections have their descriptor added to this.
+const FIRST_CONNECTION: u64 = 4;
+
+/// The VMM failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The VM can't be made.
+    #[error("cannot start the VM")]
+    Vm(#[from] VmError),
+    /// The VM can't go on.
+    #[error("the VM failed")]
+    Vcpu(#[from] VcpuError),
+    /// The control socket can't be made.
+    #[error("cannot listen on the control socket {path}")]
+    Control {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host's kernel refused something.
+    #[error("the event loop failed")]
+    Loop(#[from] io::Error),
+}
+
+/// Why the VM ended, when nothing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The guest ended itself.
+    Guest(GuestEnd),
+    /// Control socket, lifeline or signal.
+    Told,
+}
+
+/// Files by which the owner of the VM watches and steers it.
+#[derive(Debug)]
+pub struct Owner {
+    /// Where to listen for requests.
+    pub control: Option<PathBuf>,
+    /// The VM ends when the other end of this is closed.
+    pub lifeline: Option<OwnedFd>,
+}
+
+/// Removes the control socket when dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone with its directory.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Runs a VM until it ends; `started_ns` is when the process began.
+///
+/// # Errors
+/// When the VM can't be made, or can't go on for another reason than the guest's own.
+pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunError> {
+    // Before any other thread exists, which would inherit another mask.
+    let signals = watch_signals()?;
+    let epoll = Epoll::new()?;
+    let watch = |fd: RawFd, events, token| {
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
+    };
+    watch(signals.as_raw_fd(), EventSet::IN, SIGNAL)?;
+    if let Some(lifeline) = &owner.lifeline {
+        // A pipe that hangs up is always reported; a socket only on demand.
+        watch(lifeline.as_raw_fd(), EventSet::READ_HANG_UP, LIFELINE)?;
+    }
+    let (mut server, _file) = match &owner.control {
+        Some(path) => {
+            let (server, file) = listen(path)?;
+            watch(server.listener(), EventSet::IN, LISTENER)?;
+            (Some(server), Some(file))
+        }
+        None => (None, None),
+    };
+    let mut vm = Vm::new(config)?;
+    watch(vm.wakeup().as_raw_fd(), EventSet::IN, VM)?;
+    let configured_ns = monotonic_ns();
+    vm.resume();
+
+    let end = loop {
+        let mut events = [EpollEvent::default(); 8];
+        let count = match epoll.wait(-1, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        let mut end = None;
+        for event in &events[..count] {
+            match (event.data(), &mut server) {
+                (VM, _) => match vm.next_event() {
+                    Some(Event::Ended(guest_end)) => end = Some(Ok(End::Guest(guest_end))),
+                    Some(Event::Failed(error)) => end = Some(Err(error.into())),
+                    None => {}
+                },
+                (SIGNAL | LIFELINE, _) => end = end.or(Some(Ok(End::Told))),
+                (LISTENER, Some(server)) => {
+                    if let Some(fd) = server.accept() {
+                        let token = FIRST_CONNECTION + u64::try_from(fd).unwrap_or(0);
+                        watch(fd, EventSet::IN, token)?;
+                    }
+                }
+                (token, Some(server)) => {
+                    let fd = RawFd::try_from(token - FIRST_CONNECTION).unwrap_or(-1);
+                    let mut told = false;
+                    let stamps = Stamps { started_ns, configured_ns };
+                    let progress = server.serve(fd, |request| {
+                        told |= request.op == Op::Shutdown;
+                        answer(&mut vm, config, stamps, request)
+                    });
+                    // A closed descriptor is no longer watched.
+                    debug_assert!(matches!(progress, Progress::Open | Progress::Closed));
+                    if told {
+                        end = end.or(Some(Ok(End::Told)));
+                    }
+                }
+                (_, None) => {}
+            }
+        }
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    vm.flush_console();
+    end
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stamps {
+    started_ns: u64,
+    configured_ns: u64,
+}
+
+fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> String {
+    match request.op {
+        Op::State => to_line(&Response::Ok(State {
+            status: if vm.is_running() { Status::Running } else { Status::Paused },
+            vcpus: config.vcpus,
+            mem_size_mib: config.mem_size_mib,
+            started_ns: stamps.started_ns,
+            configured_ns: stamps.configured_ns,
+            first_instruction_ns: vm.first_instruction_ns(),
+        })),
+        Op::Metrics => to_line(&Response::Ok(vm.metrics())),
+        Op::Pause => {
+            vm.pause();
+            to_line(&Response::Ok(Nothing {}))
+        }
+        Op::Resume => {
+            vm.resume();
+            to_line(&Response::Ok(Nothing {}))
+        }
+        Op::Shutdown => to_line(&Response::Ok(Nothing {})),
+    }
+}
+
+fn listen(path: &Path) -> Result<(Server, SocketFile), RunError> {
+    let server = Server::bind(path).map_err(|source| RunError::Control { path: path.into(), source })?;
+    Ok((server, SocketFile(path.into())))
+}
+
+/// Turns the signals that ask for an end into a readable descriptor.
+fn watch_signals() -> io::Result<OwnedFd> {
+    let set = create_sigset(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).map_err(io::Error::from)?;
+    // SAFETY: the set is valid and lives on; the old mask is not asked for.
+    let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if failed != 0 {
+        return Err(io::Error::from_raw_os_error(failed));
+    }
+    // SAFETY: as above; the result is checked.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

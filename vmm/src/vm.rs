@@ -1,0 +1,301 @@
+//! A VM: KVM, memory, vCPUs and devices, put together from a configuration.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, channel},
+    },
+};
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{
+    boot::{self, BootError, cmdline},
+    bus::{Bus, DeviceSlot},
+    config::VmConfig,
+    console::Console,
+    cpu, layout,
+    metrics::{Counters, Metrics},
+    vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
+    virtio::{
+        Interrupt, VirtioDevice,
+        block::{Block, DiskError},
+        mmio::{MmioTransport, QUEUE_NOTIFY},
+        rng::Rng,
+        vsock::{Vsock, VsockError},
+    },
+};
+
+/// A VM can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// `/dev/kvm` can't be used.
+    #[error("cannot open /dev/kvm: run `husk check`")]
+    OpenKvm(#[source] kvm_ioctls::Error),
+    /// KVM refused something.
+    #[error("KVM cannot {what}")]
+    Kvm {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    /// The host's kernel refused something.
+    #[error("cannot {what}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest's memory can't be mapped.
+    #[error("cannot map {mem_size_mib} MiB for the guest")]
+    Memory {
+        /// Its size.
+        mem_size_mib: u32,
+        /// Why.
+        #[source]
+        source: vm_memory::mmap::FromRangesError,
+    },
+    /// Kernel, initramfs or command line are no good.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A disk can't be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The vsock device can't be made.
+    #[error("cannot set up vsock")]
+    Vsock(#[from] VsockError),
+    /// The console's file can't be made.
+    #[error("cannot create the console {path}")]
+    Console {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
+    move |source| VmError::Kvm { what, source }
+}
+
+fn os(what: &'static str) -> impl Fn(io::Error) -> VmError {
+    move |source| VmError::Os { what, source }
+}
+
+/// A VM. Dropping it ends it.
+#[derive(Debug)]
+pub struct Vm {
+    // Dropped first: the threads use all the rest.
+    vcpus: Vec<VcpuHandle>,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    events: Receiver<Event>,
+    wakeup: EventFd,
+    running: bool,
+    _fd: VmFd,
+}
+
+impl Vm {
+    /// Makes a VM that is ready to run, paused.
+    ///
+    /// # Errors
+    /// Says what could not be had.
+    pub fn new(config: &VmConfig) -> Result<Self, VmError> {
+        let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
+        let fd = kvm_fd.create_vm().map_err(kvm("create a VM"))?;
+        fd.set_tss_address(layout::KVM_TSS).map_err(kvm("place its TSS"))?;
+        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
+        fd.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
+        let mem = map_memory(&fd, config.mem_size_mib)?;
+
+        let mut counters = Counters::default();
+        let devices = create_devices(config, &mut counters)?;
+        let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
+        let cmdline = cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
+        let transports = attach(&fd, &mem, devices, &slots)?;
+        let console = config.console.as_ref().map(|path| create_console(&fd, path)).transpose()?;
+        let entry = boot::prepare(&mem, config, &cmdline)?;
+
+        let counters = Arc::new(counters);
+        let shared = Arc::new(Shared {
+            bus: Arc::new(Bus::new(mem, transports, console)),
+            counters: counters.clone(),
+            first_instruction_ns: AtomicU64::new(0),
+        });
+        install_kick_handler().map_err(os("install a signal handler"))?;
+        let (sender, events) = channel();
+        let wakeup = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;
+        let mut cpuid = kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("tell its CPUID"))?;
+        cpu::cpuid::normalize(&mut cpuid, config.vcpus);
+        let mut vcpus = Vec::with_capacity(config.vcpus.into());
+        for id in 0..config.vcpus {
+            let vcpu = fd.create_vcpu(id.into()).map_err(kvm("create a vCPU"))?;
+            cpu::cpuid::for_vcpu(&mut cpuid, id);
+            vcpu.set_cpuid2(&cpuid).map_err(kvm("set a vCPU's CPUID"))?;
+            set_up_registers(&vcpu, (id == 0).then_some(entry)).map_err(kvm("set a vCPU's registers"))?;
+            let wakeup = wakeup.try_clone().map_err(os("duplicate an eventfd"))?;
+            let reporter = Reporter { events: sender.clone(), wakeup };
+            let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), reporter);
+            vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
+        }
+        Ok(Self { vcpus, shared, counters, events, wakeup, running: false, _fd: fd })
+    }
+
+    /// Lets all vCPUs run.
+    pub fn resume(&mut self) {
+        self.vcpus.iter().for_each(VcpuHandle::run);
+        self.running = true;
+    }
+
+    /// Stops all vCPUs; returns when they have stopped.
+    pub fn pause(&mut self) {
+        let stopping: Vec<_> = self.vcpus.iter().map(VcpuHandle::pause).collect();
+        for stopped in stopping {
+            // It never gets a message; its sender is dropped when the vCPU has stopped, or has ended.
+            let _ = stopped.recv();
+        }
+        self.running = false;
+    }
+
+    /// Whether the vCPUs run.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Becomes readable when there may be an event.
+    pub fn wakeup(&self) -> &EventFd {
+        &self.wakeup
+    }
+
+    /// The next thing that the vCPUs reported.
+    pub fn next_event(&self) -> Option<Event> {
+        // Fails when there is nothing to drain.
+        let _ = self.wakeup.read();
+        self.events.try_recv().ok()
+    }
+
+    /// When the guest's first instruction ran, in nanoseconds of `CLOCK_MONOTONIC`; 0 before that.
+    pub fn first_instruction_ns(&self) -> u64 {
+        self.shared.first_instruction_ns.load(Ordering::Relaxed)
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> Metrics {
+        self.counters.snapshot()
+    }
+
+    /// Writes out what is held back of the console's output.
+    pub fn flush_console(&self) {
+        self.shared.bus.flush_console();
+    }
+}
+
+fn map_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> {
+    let mut ranges = Vec::with_capacity(2);
+    for (start, len) in layout::memory_ranges(mem_size_mib) {
+        let len = usize::try_from(len).map_err(|error| VmError::Os {
+            what: "address the guest's memory",
+            source: io::Error::new(io::ErrorKind::InvalidInput, error),
+        })?;
+        ranges.push((GuestAddress(start), len));
+    }
+    let mem = GuestMemoryMmap::from_ranges(&ranges)
+        .map_err(|source| VmError::Memory { mem_size_mib, source })?;
+    for (slot, region) in (0..).zip(mem.iter()) {
+        let address = region.get_host_address(MemoryRegionAddress(0)).map_err(|error| VmError::Os {
+            what: "find the guest's memory",
+            source: io::Error::other(error),
+        })?;
+        let kvm_region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: address as u64,
+        };
+        // SAFETY: the range is a mapping of the right length that belongs to `mem`. The guest can only run while vCPU
+        // threads do, and those own a clone of `mem`, so that it stays mapped.
+        unsafe { fd.set_user_memory_region(kvm_region) }.map_err(kvm("add memory"))?;
+    }
+    Ok(mem)
+}
+
+/// All devices, in the order of their slots.
+fn create_devices(config: &VmConfig, counters: &mut Counters) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+    for disk in &config.disks {
+        let block = Block::new(disk)?;
+        counters.disks.insert(disk.id.clone(), block.counters());
+        devices.push(Box::new(block));
+    }
+    if let Some(vsock) = &config.vsock {
+        devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket)?));
+    }
+    if config.rng {
+        devices.push(Box::new(Rng::new()));
+    }
+    Ok(devices)
+}
+
+/// Puts the devices behind their registers and connects those with KVM: a driver's notification becomes an eventfd's,
+/// and an eventfd becomes an interrupt. Devices that share an interrupt line share its eventfd.
+fn attach(
+    fd: &VmFd,
+    mem: &GuestMemoryMmap,
+    devices: Vec<Box<dyn VirtioDevice>>,
+    slots: &[DeviceSlot],
+) -> Result<Vec<MmioTransport>, VmError> {
+    let mut lines: Vec<(u32, EventFd)> = Vec::with_capacity(devices.len());
+    let mut transports = Vec::with_capacity(devices.len());
+    for (device, slot) in devices.into_iter().zip(slots) {
+        let known = lines.iter().position(|(irq, _)| *irq == slot.irq());
+        let line = match known {
+            Some(index) => &lines[index].1,
+            None => {
+                let line = create_irq(fd, slot.irq())?;
+                &lines.push_mut((slot.irq(), line)).1
+            }
+        };
+        let interrupt = Interrupt::new(line.try_clone().map_err(os("duplicate an eventfd"))?);
+        let transport = MmioTransport::new(device, mem.clone(), interrupt).map_err(os("create an eventfd"))?;
+        let notify = IoEventAddress::Mmio(slot.address() + QUEUE_NOTIFY);
+        for (queue, kick) in (0_u32..).zip(transport.kicks()) {
+            fd.register_ioevent(kick, &notify, queue).map_err(kvm("register a notification"))?;
+        }
+        transports.push(transport);
+    }
+    Ok(transports)
+}
+
+fn create_irq(fd: &VmFd, irq: u32) -> Result<EventFd, VmError> {
+    let line = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;
+    fd.register_irqfd(&line, irq).map_err(kvm("register an interrupt"))?;
+    Ok(line)
+}
+
+fn create_console(fd: &VmFd, path: &PathBuf) -> Result<Console, VmError> {
+    let irq = create_irq(fd, layout::SERIAL_IRQ)?;
+    Console::new(path, irq).map_err(|source| VmError::Console { path: path.clone(), source })
+}
+
+fn set_up_registers(vcpu: &VcpuFd, entry: Option<boot::Entry>) -> Result<(), kvm_ioctls::Error> {
+    cpu::set_msrs(vcpu)?;
+    if let Some(entry) = entry {
+        cpu::set_entry(vcpu, entry)?;
+        cpu::wire_lapic(vcpu)?;
+    }
+    Ok(())
+}
