@@ -2,5 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod exit_codes;
+mod images;
+mod kill9;
 mod run_options;
+mod signals;
 mod stdio;
+mod tty;

@@ -4,22 +4,11 @@ use std::io::Read;
 
 use husk_tests::{
     husk::{Husk, shell_args},
+    oci::noise,
     process::Running,
     wait::{PATIENCE, wait_until},
 };
 use sha2::{Digest, Sha256};
-
-/// Bytes without a pattern that a lost or doubled block could hide in.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.take(len.div_ceil(8)).flatten().take(len).collect()
-}
 
 #[test]
 fn twenty_megabytes_go_in_and_come_out_the_same() {

@@ -44,17 +44,14 @@ impl Husk {
     /// # Panics
     /// When the root can't be made.
     pub fn fresh() -> Self {
-        Self::fresh_with(environment::bin())
-    }
-
-    /// The `husk` in another directory, with no image at all.
-    ///
-    /// # Panics
-    /// When the root can't be made.
-    pub fn fresh_with(bin: PathBuf) -> Self {
         // A short path: unix sockets lie in it.
         let root = tempfile::Builder::new().prefix("husk-").tempdir().unwrap();
-        Self { bin, root, env: Vec::new() }
+        Self { bin: environment::bin(), root, env: Vec::new() }
+    }
+
+    /// From now on, runs the `husk` in another directory.
+    pub fn use_bin(&mut self, bin: PathBuf) {
+        self.bin = bin;
     }
 
     /// Sets an environment variable for all commands.

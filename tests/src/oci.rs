@@ -1,15 +1,12 @@
-//! Makes images by hand, good and bad ones, as OCI layouts.
+//! Makes images for the fake registry: a prepared one with a further file.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Write, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
+
+use crate::environment;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -21,215 +18,83 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// A layer as its tar, before compression.
-#[derive(Default)]
-pub struct Layer {
-    tar: Vec<u8>,
-}
-
-impl std::fmt::Debug for Layer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Layer of {} bytes", self.tar.len())
-    }
-}
-
-impl Layer {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a regular file. Names are written as they are, however bad.
-    ///
-    /// # Panics
-    /// When the name is too long for a plain header.
-    #[must_use]
-    pub fn file(self, name: &str, mode: u32, content: &[u8]) -> Self {
-        self.entry(tar::EntryType::Regular, name, "", mode, content)
-    }
-
-    /// Adds a directory.
-    ///
-    /// # Panics
-    /// As [`Layer::file`].
-    #[must_use]
-    pub fn dir(self, name: &str) -> Self {
-        self.entry(tar::EntryType::Directory, name, "", 0o755, b"")
-    }
-
-    /// Adds a symbolic link.
-    ///
-    /// # Panics
-    /// As [`Layer::file`].
-    #[must_use]
-    pub fn symlink(self, name: &str, target: &str) -> Self {
-        self.entry(tar::EntryType::Symlink, name, target, 0o777, b"")
-    }
-
-    /// Adds a hard link.
-    ///
-    /// # Panics
-    /// As [`Layer::file`].
-    #[must_use]
-    pub fn hard_link(self, name: &str, target: &str) -> Self {
-        self.entry(tar::EntryType::Link, name, target, 0o644, b"")
-    }
-
-    fn entry(mut self, kind: tar::EntryType, name: &str, target: &str, mode: u32, content: &[u8]) -> Self {
-        let mut header = tar::Header::new_ustar();
-        // Written past the crate's own checks, which would refuse the names that matter here.
-        let fields = header.as_ustar_mut().unwrap();
-        fields.name[..name.len()].copy_from_slice(name.as_bytes());
-        fields.linkname[..target.len()].copy_from_slice(target.as_bytes());
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(content.len() as u64);
-        header.set_cksum();
-        self.tar.extend_from_slice(header.as_bytes());
-        self.tar.extend_from_slice(content);
-        self.tar.resize(self.tar.len().next_multiple_of(512), 0);
-        self
-    }
-
-    /// The whole tar, with its end.
-    fn finished(&self) -> Vec<u8> {
-        let mut tar = self.tar.clone();
-        tar.resize(tar.len() + 1024, 0);
-        tar
-    }
-}
-
-/// An image under construction: blobs and a manifest.
+/// An image under construction.
 #[derive(Debug)]
 pub struct Image {
-    /// The image's configuration.
-    pub config: Value,
-    /// The manifest's layers; [`Image::blobs`] holds their bytes.
-    pub layers: Vec<Value>,
-    /// All blobs but configuration and manifest: digest and bytes.
-    pub blobs: Vec<(String, Vec<u8>)>,
-}
-
-impl Default for Image {
-    fn default() -> Self {
-        Self::new()
-    }
+    config: Value,
+    layers: Vec<Value>,
+    blobs: Vec<(String, Vec<u8>)>,
 }
 
 impl Image {
-    /// An image for this machine with no layers.
-    pub fn new() -> Self {
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {},
-            "rootfs": {"type": "layers", "diff_ids": []},
-        });
-        Self { config, layers: Vec::new(), blobs: Vec::new() }
-    }
-
-    /// Adds a layer, compressed with gzip.
-    #[must_use]
-    pub fn layer(self, layer: &Layer) -> Self {
-        let tar = layer.finished();
-        let (diff_id, blob) = (digest(&tar), gzip(&tar));
-        self.raw_layer(&diff_id, blob)
-    }
-
-    /// Adds a layer whose blob need not be what its diff id says.
+    /// The prepared image of this name.
     ///
     /// # Panics
-    /// When the configuration has been changed to one without layers.
-    #[must_use]
-    pub fn raw_layer(mut self, diff_id: &str, blob: Vec<u8>) -> Self {
-        self.config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(diff_id.into());
-        self.layers.push(json!({"mediaType": LAYER, "digest": digest(&blob), "size": blob.len()}));
-        self.blobs.push((digest(&blob), blob));
-        self
+    /// When it is not in the prepared root.
+    pub fn of_prepared(name: &str) -> Self {
+        let store = environment::prepared_root().join("data/images");
+        let read = |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let blob = |digest: &Value| read(&store.join("blobs").join(digest.as_str().unwrap().replace(':', "/")));
+        let json = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
+        let index = json(read(&store.join("index.json")));
+        let wanted = environment::image(name);
+        let is_it = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == wanted.as_str();
+        let entry = index["manifests"].as_array().unwrap().iter().find(is_it);
+        let manifest = json(blob(&entry.unwrap_or_else(|| panic!("no {wanted} in {index}"))["digest"]));
+        let layers = manifest["layers"].as_array().unwrap().clone();
+        let blobs = layers.iter().map(|layer| (layer["digest"].as_str().unwrap().to_owned(), blob(&layer["digest"])));
+        Self { config: json(blob(&manifest["config"]["digest"])), blobs: blobs.collect(), layers }
     }
 
-    /// Sets what a container runs.
+    /// Adds a layer with one file. Returns the digest of its blob, too.
+    ///
+    /// # Panics
+    /// When `path` is not relative.
     #[must_use]
-    pub fn command(mut self, command: &[&str]) -> Self {
-        self.config["config"]["Cmd"] = json!(command);
-        self
+    pub fn file(mut self, path: &str, content: &[u8]) -> (Self, String) {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_data(&mut header, path, content).unwrap();
+        let tar = builder.into_inner().unwrap();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&tar).unwrap();
+        let blob = encoder.finish().unwrap();
+        let name = digest(&blob);
+        self.config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(digest(&tar).into());
+        self.layers.push(json!({"mediaType": LAYER, "digest": name, "size": blob.len()}));
+        self.blobs.push((name.clone(), blob));
+        (self, name)
     }
 
-    /// The manifest and the blobs that it names, the configuration among them.
+    /// The manifest, and the blobs that it names.
     ///
     /// # Panics
     /// Never: the configuration is JSON.
-    pub fn finish(&self) -> (Value, Vec<(String, Vec<u8>)>) {
+    pub fn finish(self) -> (Value, Vec<(String, Vec<u8>)>) {
         let config = serde_json::to_vec(&self.config).unwrap();
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": {"mediaType": CONFIG, "digest": digest(&config), "size": config.len()},
             "layers": self.layers,
         });
-        let mut blobs = self.blobs.clone();
+        let mut blobs = self.blobs;
         blobs.push((digest(&config), config));
         (manifest, blobs)
     }
-
-    /// Writes the image as an OCI layout directory.
-    ///
-    /// # Panics
-    /// When that can't be written.
-    pub fn write(&self, name: &str) -> Layout {
-        let (manifest, blobs) = self.finish();
-        let bytes = serde_json::to_vec(&manifest).unwrap();
-        let entry = json!({
-            "mediaType": MANIFEST, "digest": digest(&bytes), "size": bytes.len(),
-            "annotations": {"org.opencontainers.image.ref.name": name},
-        });
-        Layout::write(
-            &json!({"schemaVersion": 2, "manifests": [entry]}),
-            blobs.into_iter().chain([(digest(&bytes), bytes)]),
-        )
-    }
 }
 
-/// Compresses with gzip.
-///
-/// # Panics
-/// Never: memory takes all.
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// An OCI layout directory, removed when dropped.
-#[derive(Debug)]
-pub struct Layout {
-    dir: TempDir,
-}
-
-impl Layout {
-    /// Writes an index and blobs, whatever they are.
-    ///
-    /// # Panics
-    /// When they can't be written.
-    pub fn write(index: &Value, blobs: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        let dir = TempDir::new().unwrap();
-        let blob_dir = dir.path().join("blobs/sha256");
-        fs::create_dir_all(&blob_dir).unwrap();
-        fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        fs::write(dir.path().join("index.json"), index.to_string()).unwrap();
-        for (digest, bytes) in blobs {
-            fs::write(blob_dir.join(digest.trim_start_matches("sha256:")), bytes).unwrap();
-        }
-        Self { dir }
+/// Bytes that no compression makes smaller, and without a pattern that a lost or doubled block could hide in.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
     }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Where a blob is, by its digest.
-    pub fn blob(&self, digest: &str) -> PathBuf {
-        self.path().join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
-    }
+    bytes.truncate(len);
+    bytes
 }

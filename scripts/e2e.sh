@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests on real VMs: builds everything here, then runs them in the lab, in one boot, or directly where
+# KVM can be used by root (some tests mount and change users). Arguments go to nextest, as in `scripts/e2e.sh kill9`.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+if [ "${1:-}" != --inside ]; then
+    step "Building the end-to-end tests' init for guests"
+    target=x86_64-unknown-linux-gnu
+    RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+        LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
+        cargo build --locked --profile agent --package husk-tests --bin guest-init \
+        --target "$target" --target-dir build/agent-target
+    guest-image/build-initramfs.sh "build/agent-target/$target/agent/guest-init" build/e2e/initramfs.cpio
+
+    step "Building the end-to-end tests"
+    cargo metadata --locked --format-version 1 >build/e2e/cargo.json
+    cargo nextest list --locked --cargo-profile release --package husk-tests --test e2e \
+        --list-type binaries-only --message-format json >build/e2e/binaries.json
+
+    step "Running the end-to-end tests"
+    in_machine --timeout 1500 -- "$root/scripts/e2e.sh" --inside "$@"
+    exit
+fi
+shift
+
+with_registry
+export HUSK_TEST_BIN=$release
+export HUSK_TEST_GUEST=$root/build/guest
+export HUSK_TEST_INITRAMFS=$root/build/e2e/initramfs.cpio
+export HUSK_TEST_ROOT=$registry_state/prepared
+# What a user's own settings would add.
+unset HUSK_ROOT DOCKER_CONFIG
+export HOME=$registry_state/home
+mkdir "$HOME"
+
+step "Preparing the images"
+# Images whose layers are all busybox's need no unpacking of their own.
+for name in busybox debian-python redis entry-missing entry-not-executable user-missing no-command; do
+    "$release/husk" --root "$HUSK_TEST_ROOT" pull --quiet "$HUSK_TEST_REGISTRY/$name"
+done
+for name in busybox debian-python redis; do
+    "$release/husk" --root "$HUSK_TEST_ROOT" run --entrypoint true "$HUSK_TEST_REGISTRY/$name"
+done
+
+step "Running the tests"
+cargo-nextest nextest run --profile e2e --cargo-metadata build/e2e/cargo.json \
+    --binaries-metadata build/e2e/binaries.json "$@"
+
+step "Looking for leftovers"
+left=$(
+    pgrep -a husk || true
+    find "$HUSK_TEST_ROOT/run" "$HUSK_TEST_ROOT/data/scratch" -mindepth 1 ! -name lock ! -name names
+    find "$HUSK_TEST_ROOT/data/disks" -name '*.tmp'
+    find /tmp -maxdepth 1 \( -name 'husk-*' -o -name 'vm-*' \)
+)
+[ -z "$left" ] || { printf 'left behind:\n%s\n' "$left" >&2; exit 1; }
