@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use husk_protocol::agent::RootFs;
@@ -12,7 +13,7 @@ use libcontainer::{
     syscall::syscall::SyscallType,
 };
 use nix::unistd::{Pid, Uid, fchown};
-use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use super::{
     errors::ErrorLog,
@@ -30,7 +31,8 @@ use crate::{
 /// A container to make.
 pub(crate) struct NewContainer {
     pub(crate) id: String,
-    pub(crate) spec: Spec,
+    /// OCI runtime spec.
+    pub(crate) spec_json: Arc<[u8]>,
     pub(crate) rootfs: RootFs,
     pub(crate) user: String,
     pub(crate) volumes: Vec<String>,
@@ -44,11 +46,13 @@ pub(crate) struct NewContainer {
 pub(crate) struct NewProcess {
     pub(crate) container_id: String,
     pub(crate) exec_id: String,
-    pub(crate) process: Process,
+    /// OCI `process` object.
+    pub(crate) process_json: Vec<u8>,
     pub(crate) user: String,
     /// The container's first process.
     pub(crate) init: Pid,
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    /// The container's OCI runtime spec.
+    pub(crate) spec_json: Arc<[u8]>,
     pub(crate) ends: ChildEnds,
     pub(crate) console: Option<PathBuf>,
     pub(crate) window: Option<WindowSize>,
@@ -56,7 +60,8 @@ pub(crate) struct NewProcess {
 
 /// Mounts the root, completes the spec, and makes the container, up to but not including its program's execve.
 pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, Failure> {
-    let NewContainer { id, mut spec, rootfs, user, volumes, ends, console, window } = new;
+    let NewContainer { id, spec_json, rootfs, user, volumes, ends, console, window } = new;
+    let mut spec = spec::parse(&spec_json)?;
     let bundle = paths::bundle(&id);
     let root_path = rootfs::mount_root(&rootfs, &id)?;
     let root = Root::open(&root_path)
@@ -85,7 +90,10 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
 
 /// Runs a further process.
 pub(crate) fn process(new: NewProcess, reporter: Reporter) -> Result<Made, Failure> {
-    let NewProcess { container_id, exec_id, mut process, user, init, seccomp, ends, console, window } = new;
+    let NewProcess { container_id, exec_id, process_json, user, init, spec_json, ends, console, window } =
+        new;
+    let mut process = spec::parse_process(&process_json)?;
+    let seccomp = spec::parse(&spec_json)?.linux().as_ref().and_then(|linux| linux.seccomp().clone());
     // The container's root as its first process sees it.
     let root = Root::open(Path::new(&format!("/proc/{init}/root")))
         .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;

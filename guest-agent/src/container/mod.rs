@@ -25,7 +25,6 @@ use std::{
 };
 
 use husk_protocol::agent::{CreateContainerRequest, ExecRequest, StatsResponse, Stdio};
-use oci_spec::runtime::LinuxSeccomp;
 
 pub(crate) use self::{cgroup::Cgroup, disk::find as find_disk, process::Process};
 use self::{
@@ -57,7 +56,8 @@ pub(crate) struct Means {
 pub(crate) struct Container {
     id: String,
     cgroup: Cgroup,
-    seccomp: Option<LinuxSeccomp>,
+    /// As the host gave it. Only helpers parse it: PID 1 has better things to do.
+    spec_json: Arc<[u8]>,
     init: Arc<Process>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     started: AtomicBool,
@@ -81,8 +81,7 @@ impl Container {
 
     async fn make(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
         let id = request.container_id;
-        let spec = spec::parse(&request.spec_json)?;
-        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+        let spec_json = Arc::<[u8]>::from(request.spec_json);
         let bundle = paths::bundle(&id);
         for dir in [bundle.as_path(), paths::STATE.as_ref()] {
             fs::create_dir_all(dir)
@@ -92,7 +91,7 @@ impl Container {
         let Prepared { agent, child, console } = Prepared::new(&stdio, &id, "")?;
         let new = NewContainer {
             id: id.clone(),
-            spec,
+            spec_json: Arc::clone(&spec_json),
             rootfs: request.rootfs.unwrap_or_default(),
             user: request.user,
             volumes: request.volumes,
@@ -108,7 +107,7 @@ impl Container {
         Ok(Self {
             id,
             cgroup,
-            seccomp,
+            spec_json,
             init: Arc::new(init),
             execs: Mutex::default(),
             started: AtomicBool::new(false),
@@ -143,16 +142,15 @@ impl Container {
             create::mark_running(&self.id)?;
             self.marked_running.store(true, Ordering::Relaxed);
         }
-        let process = spec::parse_process(&request.process_json)?;
         let stdio = request.stdio.unwrap_or_default();
         let Prepared { agent, child, console } = Prepared::new(&stdio, &self.id, &exec_id)?;
         let new = NewProcess {
             container_id: self.id.clone(),
             exec_id: exec_id.clone(),
-            process,
+            process_json: request.process_json,
             user: request.user,
             init: self.init.pid(),
-            seccomp: self.seccomp.clone(),
+            spec_json: Arc::clone(&self.spec_json),
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
             window: WindowSize::new(stdio.rows, stdio.columns),
