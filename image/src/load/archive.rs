@@ -73,8 +73,6 @@ pub(super) fn read(mut session: Session, source: &mut dyn Read, source_name: Str
         }
         io::copy(&mut entry, &mut io::sink()).map_err(|e| bad(&e.to_string()))?;
     }
-    drop(entries);
-    drop(archive);
     if count == 0 {
         return Err(bad("it is empty, or no tar file"));
     }

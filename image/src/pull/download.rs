@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::{Client, is_transient};
 use crate::manifest::Descriptor;
-use crate::store::{Begin, Ingest};
+use crate::store::Ingest;
 use crate::{BlobState, Digest, Error, Result, Store};
 
 /// Failed attempts in a row that end a download. One that brought something to speak of starts a new row.
@@ -32,12 +32,9 @@ pub(super) async fn download(
     blob: &Descriptor,
     report: &Report<'_>,
 ) -> Result<()> {
-    let mut ingest = match open(store, blob).await? {
-        Begin::Exists => {
-            report(blob.size, BlobState::Exists);
-            return Ok(());
-        }
-        Begin::Write(ingest) => ingest,
+    let Some(mut ingest) = open(store, blob).await? else {
+        report(blob.size, BlobState::Exists);
+        return Ok(());
     };
     let mut failures = 0;
     loop {
@@ -60,32 +57,36 @@ pub(super) async fn download(
         }
         report(blob.size, BlobState::Verifying);
         let resumed = ingest.resumed();
-        match detached(store, move || ingest.commit()).await? {
+        let result;
+        (ingest, result) = detached(store, move || {
+            let result = ingest.commit();
+            (ingest, result)
+        })
+        .await?;
+        match result {
             Ok(()) => {
                 report(blob.size, BlobState::Done);
                 return Ok(());
             }
             // The fault may be in what an earlier attempt left: once more, from nothing.
-            Err((emptied, Error::DigestMismatch { .. })) if resumed => ingest = emptied,
-            Err((_, error)) => return Err(error),
+            Err(Error::DigestMismatch { .. }) if resumed => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
 /// Puts bytes that are here already into the store.
 pub(super) fn keep_bytes(store: &Store, digest: &Digest, bytes: &[u8]) -> Result<()> {
-    match Ingest::open(store, digest, bytes.len() as u64)? {
-        Begin::Exists => Ok(()),
-        Begin::Write(mut ingest) => {
-            ingest.restart()?;
-            ingest.write(bytes)?;
-            ingest.commit().map_err(|(_, error)| error)
-        }
+    if let Some(mut ingest) = Ingest::open(store, digest, bytes.len() as u64)? {
+        ingest.restart()?;
+        ingest.write(bytes)?;
+        ingest.commit()?;
     }
+    Ok(())
 }
 
 /// Takes the blob's lock, which may mean to wait for another process, and takes in what is there.
-async fn open(store: &Store, blob: &Descriptor) -> Result<Begin> {
+async fn open(store: &Store, blob: &Descriptor) -> Result<Option<Ingest>> {
     let (owned, digest, size) = (store.clone(), blob.digest.clone(), blob.size);
     detached(store, move || Ingest::open(&owned, &digest, size)).await?
 }

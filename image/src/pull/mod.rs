@@ -6,6 +6,7 @@ mod credentials;
 mod download;
 mod net_error;
 mod resolve;
+mod self_signed;
 mod tls;
 
 use std::collections::HashSet;

@@ -11,15 +11,6 @@ use super::Store;
 use super::layout::sync_dir;
 use crate::{Digest, Error, Result};
 
-/// What was found when a blob was to be written.
-#[derive(Debug)]
-pub(crate) enum Begin {
-    /// Nothing to do.
-    Exists,
-    /// To be written, from where the partial file ends.
-    Write(Ingest),
-}
-
 /// A blob being written: its file is locked, so that no other process writes the same. Dropping it keeps what is
 /// there, to be resumed.
 #[derive(Debug)]
@@ -37,8 +28,8 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     /// Starts or resumes writing a blob. Waits while another process writes the same one. The caller has it under
-    /// lease.
-    pub(crate) fn open(store: &Store, digest: &Digest, size: u64) -> Result<Begin> {
+    /// lease. `None` means that the blob is there.
+    pub(crate) fn open(store: &Store, digest: &Digest, size: u64) -> Result<Option<Self>> {
         let path = store.ingest_dir().join(digest.hex());
         let file = lock_file(&path).map_err(Error::store_write(&store.root, &path))?;
         let ingest = Self {
@@ -54,9 +45,9 @@ impl Ingest {
         // Looked for only now, as the one who held the lock before may have finished it.
         if store.has_blob(digest, size) {
             ingest.discard();
-            return Ok(Begin::Exists);
+            return Ok(None);
         }
-        ingest.resume().map(Begin::Write)
+        ingest.resume().map(Some)
     }
 
     /// Takes in what an earlier attempt left.
@@ -123,16 +114,9 @@ impl Ingest {
         self.resumed = self.written > 0;
     }
 
-    /// Verifies length and digest and puts the blob into the store, durably. On a mismatch the partial file is emptied
-    /// and the ingest handed back together with the error, for another attempt.
-    pub(crate) fn commit(mut self) -> std::result::Result<(), (Self, Error)> {
-        match self.try_commit() {
-            Ok(()) => Ok(()),
-            Err(error) => Err((self, error)),
-        }
-    }
-
-    fn try_commit(&mut self) -> Result<()> {
+    /// Verifies length and digest and puts the blob into the store, durably; then this ingest is done with. On a wrong
+    /// digest the partial file is emptied, for another attempt.
+    pub(crate) fn commit(&mut self) -> Result<()> {
         let what = || format!("blob {}", self.digest);
         if self.written != self.size {
             return Err(Error::SizeMismatch { what: what(), expected: self.size, actual: self.written });

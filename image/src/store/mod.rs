@@ -24,7 +24,7 @@ use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-pub(crate) use ingest::{Begin, Ingest};
+pub(crate) use ingest::Ingest;
 pub(crate) use layout::Record;
 pub(crate) use lease::Lease;
 pub use remove::RemoveReport;

@@ -15,10 +15,10 @@ fn store() -> (tempfile::TempDir, Store) {
 
 fn put(store: &Store, bytes: &[u8]) -> Digest {
     let digest = Digest::of(bytes);
-    if let Begin::Write(mut ingest) = Ingest::open(store, &digest, bytes.len() as u64).unwrap() {
+    if let Some(mut ingest) = Ingest::open(store, &digest, bytes.len() as u64).unwrap() {
         ingest.restart().unwrap();
         ingest.write(bytes).unwrap();
-        ingest.commit().map_err(|(_, e)| e).unwrap();
+        ingest.commit().unwrap();
     }
     digest
 }
@@ -227,16 +227,16 @@ fn something_else_is_not_taken_for_a_store() {
 fn a_broken_off_ingest_is_continued() {
     let (_dir, store) = store();
     let digest = Digest::of(b"hello world");
-    let Begin::Write(mut first) = Ingest::open(&store, &digest, 11).unwrap() else { panic!() };
+    let Some(mut first) = Ingest::open(&store, &digest, 11).unwrap() else { panic!() };
     first.write(b"hello ").unwrap();
     drop(first);
-    let Begin::Write(mut second) = Ingest::open(&store, &digest, 11).unwrap() else { panic!() };
+    let Some(mut second) = Ingest::open(&store, &digest, 11).unwrap() else { panic!() };
     assert_eq!((second.written(), second.resumed()), (6, true));
     second.write(b"world").unwrap();
-    second.commit().map_err(|(_, e)| e).unwrap();
+    second.commit().unwrap();
     assert!(store.has_blob(&digest, 11));
     assert_eq!(ingests(&store), [""; 0]);
-    assert!(matches!(Ingest::open(&store, &digest, 11).unwrap(), Begin::Exists));
+    assert!(Ingest::open(&store, &digest, 11).unwrap().is_none());
     assert_eq!(ingests(&store), [""; 0]);
 }
 
@@ -244,22 +244,22 @@ fn a_broken_off_ingest_is_continued() {
 fn wrong_content_never_becomes_a_blob() {
     let (_dir, store) = store();
     let digest = Digest::of(b"right");
-    let Begin::Write(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
+    let Some(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
     ingest.write(b"wrong").unwrap();
-    let (ingest, error) = ingest.commit().unwrap_err();
-    assert!(matches!(error, Error::DigestMismatch { .. }));
+    assert!(matches!(ingest.commit(), Err(Error::DigestMismatch { .. })));
     assert_eq!(ingest.written(), 0);
     drop(ingest);
-    let Begin::Write(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
+    let Some(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
     assert!(matches!(ingest.write(b"too long"), Err(Error::SizeMismatch { .. })));
     drop(ingest);
-    let Begin::Write(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
+    let Some(mut ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
     ingest.write(b"rig").unwrap();
-    assert!(matches!(ingest.commit(), Err((_, Error::SizeMismatch { actual: 3, .. }))));
+    assert!(matches!(ingest.commit(), Err(Error::SizeMismatch { actual: 3, .. })));
+    drop(ingest);
     assert_eq!((blobs(&store), ingests(&store)), (0, vec![digest.hex().to_owned()]));
     // A partial file longer than the blob is of no use.
     fs::write(store.ingest_dir().join(digest.hex()), b"much too long").unwrap();
-    let Begin::Write(ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
+    let Some(ingest) = Ingest::open(&store, &digest, 5).unwrap() else { panic!() };
     assert_eq!(ingest.written(), 0);
     drop(ingest);
     assert_eq!(ingests(&store), [""; 0]);
@@ -269,18 +269,19 @@ fn wrong_content_never_becomes_a_blob() {
 fn the_second_writer_waits_and_finds_the_blob() {
     let (_dir, store) = store();
     let digest = Digest::of(b"blob");
-    let Begin::Write(mut first) = Ingest::open(&store, &digest, 4).unwrap() else { panic!() };
+    let Some(mut first) = Ingest::open(&store, &digest, 4).unwrap() else { panic!() };
     let (started, wait) = mpsc::channel();
     let second = {
         let (store, digest) = (store.clone(), digest.clone());
         thread::spawn(move || {
             started.send(()).unwrap();
-            matches!(Ingest::open(&store, &digest, 4).unwrap(), Begin::Exists)
+            Ingest::open(&store, &digest, 4).unwrap().is_none()
         })
     };
     wait.recv().unwrap();
     first.write(b"blob").unwrap();
-    first.commit().map_err(|(_, e)| e).unwrap();
+    first.commit().unwrap();
+    drop(first);
     assert!(second.join().unwrap());
     assert_eq!(ingests(&store), [""; 0]);
 }
@@ -294,7 +295,7 @@ fn garbage_collection_respects_those_at_work() {
     lease.protect([&leased]).unwrap();
     let garbage = put(&store, b"garbage");
     let session = Session::new(&store).unwrap();
-    let Begin::Write(mut ingest) = Ingest::open(&store, &Digest::of(b"later"), 5).unwrap() else { panic!() };
+    let Some(mut ingest) = Ingest::open(&store, &Digest::of(b"later"), 5).unwrap() else { panic!() };
     ingest.write(b"la").unwrap();
     // What dead processes leave: nobody holds their locks.
     fs::write(store.ingest_dir().join("lease-1-1-1"), format!("{}\n", garbage.hex())).unwrap();
@@ -312,7 +313,7 @@ fn garbage_collection_respects_those_at_work() {
     );
     drop((lease, session));
     ingest.write(b"ter").unwrap();
-    ingest.commit().map_err(|(_, e)| e).unwrap();
+    ingest.commit().unwrap();
     assert_eq!(ingests(&store), [""; 0]);
 }
 

@@ -116,3 +116,30 @@ async fn tls_and_password_are_demanded_and_used() {
     let error = puller.pull(&format!("{host}/private/x:2")).await.unwrap_err();
     assert!(matches!(error, Error::NotFound(_)), "{error}");
 }
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_when_put_down() {
+    let registry = Registry::self_signed();
+    let made = TestImage::new(&[1000]);
+    let layout = registry.dir.path().join("layout");
+    write_layout(&layout, OCI_MANIFEST, &made.manifest, &[&made]);
+    registry.push(&layout, "x:1", &[]);
+    let puller = Puller::new();
+    puller.log_in(&registry.host, USER, PASSWORD);
+    let name = format!("{}/x:1", registry.host);
+    assert!(matches!(puller.pull(&name).await, Err(Error::Tls { .. })));
+    // Another one, by the same name, is not enough.
+    let other = Registry::self_signed();
+    let trusted = puller.certs_dir(&registry.host).join("ca.crt");
+    fs::copy(other.dir.path().join("server.crt"), &trusted).unwrap();
+    assert!(matches!(puller.pull(&name).await, Err(Error::Tls { .. })));
+    fs::copy(registry.dir.path().join("server.crt"), &trusted).unwrap();
+    puller.check(&puller.pull(&name).await.unwrap(), &made);
+    // It does not hold for a name that is not in it.
+    let port = registry.host.rsplit(':').next().unwrap();
+    let alias = format!("localhost:{port}");
+    puller.log_in(&alias, USER, PASSWORD);
+    fs::copy(&trusted, puller.certs_dir(&alias).join("ca.crt")).unwrap();
+    let error = puller.pull(&format!("{alias}/x:1")).await.unwrap_err();
+    assert!(matches!(&error, Error::Tls { .. }), "{error}");
+}

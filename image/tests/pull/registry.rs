@@ -39,6 +39,22 @@ impl Registry {
         let sign = "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt \
                     -extfile names";
         run(path, "openssl", &sign.split_whitespace().collect::<Vec<_>>());
+        Self::with_password(dir)
+    }
+
+    /// As Docker's manual makes one for trying out: HTTPS with a self-signed certificate, which is a CA at the same
+    /// time (`server.crt`), and a password.
+    pub(crate) fn self_signed() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout server.key \
+                    -out server.crt -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1";
+        run(dir.path(), "openssl", &make.split_whitespace().collect::<Vec<_>>());
+        Self::with_password(dir)
+    }
+
+    /// Starts it with the certificate in `dir`.
+    fn with_password(dir: TempDir) -> Self {
+        let path = dir.path();
         let htpasswd = run(path, "htpasswd", &["-Bbn", USER, PASSWORD]);
         fs::write(path.join("htpasswd"), htpasswd).unwrap();
         let extra = format!(
