@@ -46,14 +46,18 @@ pub(super) fn run(request: &Request, control: &File, [stdout, stderr]: [File; 2]
     // SAFETY: setsid is a plain system call.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
     if !std::path::Path::new(OsStr::from_bytes(&request.cwd)).is_dir() {
-        let reason = format!("the working directory {} does not exist inside", String::from_utf8_lossy(&request.cwd));
+        let reason =
+            format!("the working directory {} does not exist inside", String::from_utf8_lossy(&request.cwd));
         return Ok(Report::NotRun { code: crate::FAILED, reason });
     }
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-            return Ok(Report::NotRun { code, reason: format!("cannot run {}: {error}", program.to_string_lossy()) });
+            return Ok(Report::NotRun {
+                code,
+                reason: format!("cannot run {}: {error}", program.to_string_lossy()),
+            });
         }
     };
     // The command held on to copies of the child's ends of the pipes.
@@ -77,7 +81,9 @@ fn reap(command: Pid) -> Result<u8> {
     loop {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, code)) if pid == command => return Ok(u8::try_from(code)?),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Ok(u8::try_from(128 + signal as i32)?),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
+                return Ok(u8::try_from(128 + signal as i32)?);
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(anyhow!(error).context("cannot wait for the command")),
         }

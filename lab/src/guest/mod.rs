@@ -39,7 +39,9 @@ fn serve() -> Result<()> {
     let request: Request = wire::receive(&mut control).context("cannot read the request")?;
     let report = match prepare(&request).and_then(|ports| command::run(&request, &control, ports)) {
         Ok(report) => report,
-        Err(error) => Report::NotRun { code: crate::FAILED, reason: format!("inside the machine: {error:#}") },
+        Err(error) => {
+            Report::NotRun { code: crate::FAILED, reason: format!("inside the machine: {error:#}") }
+        }
     };
     wire::send(&mut control, &report).context("cannot report")?;
     system::wait_for_hang_up(&control)

@@ -34,10 +34,12 @@ pub(super) fn root() -> Result<()> {
     // The top of the tree is as it was outside, whatever the tmpfs would make of it.
     let mode = fs::metadata(lower)?.permissions().mode();
     fs::set_permissions(upper, Permissions::from_mode(mode & 0o7777))?;
-    let layers = format!("lowerdir={lower},upperdir={upper},workdir=/newroot/work,redirect_dir=on,index=off,xino=off");
+    let layers =
+        format!("lowerdir={lower},upperdir={upper},workdir=/newroot/work,redirect_dir=on,index=off,xino=off");
     attach("root", "/newroot/root", "overlay", MsFlags::empty(), &layers)?;
     ensure_directory("/newroot/root/dev")?;
-    mount(Some("/dev"), "/newroot/root/dev", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("cannot move /dev")?;
+    mount(Some("/dev"), "/newroot/root/dev", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .context("cannot move /dev")?;
     // Moved over the initramfs, not pivoted: pivot_root works for those inside only when the root is a mount.
     chdir("/newroot/root")?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("cannot move the root")?;
@@ -58,7 +60,13 @@ pub(super) fn extras(request: &Request) -> Result<()> {
         ("tracefs", "/sys/kernel/tracing", "tracefs", system, ""),
         ("securityfs", "/sys/kernel/security", "securityfs", system, ""),
         ("bpf", "/sys/fs/bpf", "bpf", system, "mode=700"),
-        ("devpts", "/dev/pts", "devpts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=620,gid=5,ptmxmode=666"),
+        (
+            "devpts",
+            "/dev/pts",
+            "devpts",
+            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            "mode=620,gid=5,ptmxmode=666",
+        ),
         ("tmpfs", "/dev/shm", "tmpfs", secure, "mode=1777"),
         ("mqueue", "/dev/mqueue", "mqueue", system, ""),
         ("hugetlbfs", "/dev/hugepages", "hugetlbfs", secure, ""),
@@ -103,7 +111,8 @@ pub(super) fn extras(request: &Request) -> Result<()> {
 
 /// Where modprobe looks.
 pub(super) fn modules_directory() -> Result<String> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot tell the kernel's version")?;
+    let release =
+        fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot tell the kernel's version")?;
     Ok(format!("/lib/modules/{}", release.trim_end()))
 }
 

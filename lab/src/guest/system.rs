@@ -33,7 +33,8 @@ use super::{
 /// Before there is a root file system: devices and the modules that the initramfs carries, in the order of their names.
 pub(super) fn early() -> Result<()> {
     attach("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID, "mode=755")?;
-    let mut modules: Vec<_> = fs::read_dir("/modules")?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut modules: Vec<_> =
+        fs::read_dir("/modules")?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     modules.sort();
     for path in modules {
         let file = File::open(&path)?;
@@ -101,9 +102,11 @@ fn static_device(line: &str) -> Option<(&str, SFlag, u64, u64)> {
 
 /// Makes every controller available one level down, as systemd does.
 fn delegate_cgroups() -> Result<()> {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").context("cannot read the cgroup controllers")?;
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+        .context("cannot read the cgroup controllers")?;
     let all: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
-    fs::write("/sys/fs/cgroup/cgroup.subtree_control", all.join(" ")).context("cannot enable the cgroup controllers")
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", all.join(" "))
+        .context("cannot enable the cgroup controllers")
 }
 
 fn loopback_up() -> Result<()> {
@@ -151,7 +154,9 @@ mod tests {
     fn the_list_of_static_devices_is_understood() {
         assert_eq!(static_device("tun net/tun c10:200"), Some(("net/tun", SFlag::S_IFCHR, 10, 200)));
         assert_eq!(static_device("loop loop-control b7:1"), Some(("loop-control", SFlag::S_IFBLK, 7, 1)));
-        for line in ["", "# Device nodes to trigger on-demand module loading.", "tun net/tun", "a b p1:2", "a b c1"] {
+        for line in
+            ["", "# Device nodes to trigger on-demand module loading.", "tun net/tun", "a b p1:2", "a b c1"]
+        {
             assert_eq!(static_device(line), None, "{line}");
         }
     }

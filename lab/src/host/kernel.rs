@@ -4,11 +4,14 @@ use std::{
     collections::{BTreeMap, HashSet},
     env, fs,
     fs::File,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+
+use super::bzimage;
 
 /// The package that depends on the current kernel's package. (The cloud kernel has no 9p.)
 const META_PACKAGE: &str = "linux-image-amd64";
@@ -18,14 +21,14 @@ const META_PACKAGE: &str = "linux-image-amd64";
 pub(crate) struct Kernel {
     /// As `uname -r` will say.
     pub(crate) version: String,
-    /// Holds `vmlinuz` and `modules/`.
+    /// Holds `vmlinux` and `lib/modules/`.
     pub(crate) dir: PathBuf,
 }
 
 impl Kernel {
-    /// The compressed kernel.
+    /// The uncompressed kernel.
     pub(crate) fn image(&self) -> PathBuf {
-        self.dir.join("vmlinuz")
+        self.dir.join("vmlinux")
     }
 
     /// What belongs at `/lib/modules/VERSION`.
@@ -102,53 +105,69 @@ pub(crate) fn ensure() -> Result<Kernel> {
 /// The link `current` names the version to use; it is made last.
 fn cached(cache: &Path) -> Option<Kernel> {
     let version = fs::read_link(cache.join("current")).ok()?.to_str()?.to_owned();
-    let dir = cache.join(&version);
-    dir.is_dir().then_some(Kernel { version, dir })
+    let kernel = Kernel { dir: cache.join(&version), version };
+    kernel.image().is_file().then_some(kernel)
 }
 
 fn fetch(cache: &Path) -> Result<Kernel> {
-    for tool in ["apt-get", "apt-cache", "dpkg", "depmod"] {
-        let there = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-        ensure!(there, "{tool} is missing; it comes with Debian's packages apt, dpkg and kmod (run: make setup)");
+    for tool in ["apt-get", "apt-cache", "dpkg", "depmod", "xz"] {
+        let there =
+            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+        ensure!(
+            there,
+            "{tool} is missing; it comes with Debian's packages apt, dpkg, kmod and xz-utils (run: make setup)"
+        );
     }
     let package = newest_package()?;
     let version = package.trim_start_matches("linux-image-").to_owned();
-    eprintln!("husk-lab: [1/3] downloading {package} from Debian (about 70 MB, once)");
     let work = cache.join("new");
     if work.exists() {
         fs::remove_dir_all(&work).context("cannot remove what an earlier attempt left")?;
     }
     fs::create_dir(&work).with_context(|| format!("cannot create {}", work.display()))?;
+    eprintln!("husk-lab: [1/3] downloading {package} from Debian (about 70 MB, once)");
     // As root, apt would otherwise download as a user who may not write here.
     succeed(
-        Command::new("apt-get").args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package]).current_dir(&work),
+        Command::new("apt-get")
+            .args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package])
+            .current_dir(&work),
     )?;
-    let archive = fs::read_dir(&work)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")?;
-
     eprintln!("husk-lab: [2/3] unpacking it");
-    succeed(Command::new("dpkg").arg("-x").arg(&archive).arg(&work))?;
-    fs::remove_file(&archive)?;
-    fs::rename(work.join(format!("boot/vmlinuz-{version}")), work.join("vmlinuz")).context("the package has no kernel")?;
-    if !work.join("lib").exists() {
-        std::os::unix::fs::symlink("usr/lib", work.join("lib"))?;
-    }
-    let kernel = Kernel { version: version.clone(), dir: work.clone() };
-    // Compressed modules (Debian 13) are unpacked once here, not at every start.
-    succeed(Command::new("find").arg(kernel.modules()).args(["-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"]))?;
-
+    unpack(&work, &version)?;
     eprintln!("husk-lab: [3/3] indexing its modules");
     succeed(Command::new("depmod").arg("-b").arg(&work).arg(&version))?;
+
     let dir = cache.join(&version);
     if dir.exists() {
         fs::remove_dir_all(&dir).context("cannot remove an unfinished kernel")?;
     }
     fs::rename(&work, &dir).context("cannot move the kernel into its place")?;
-    let _ = fs::remove_file(cache.join("current"));
-    std::os::unix::fs::symlink(&version, cache.join("current")).context("cannot mark the kernel as current")?;
+    let current = cache.join("current");
+    if current.is_symlink() {
+        fs::remove_file(&current).context("cannot replace the link to the current kernel")?;
+    }
+    symlink(&version, &current).context("cannot mark the kernel as current")?;
     Ok(Kernel { version, dir })
+}
+
+/// Makes of the package in this folder what a [`Kernel`] needs.
+fn unpack(work: &Path, version: &str) -> Result<()> {
+    let package = fs::read_dir(work)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded nothing")?;
+    succeed(Command::new("dpkg").arg("-x").arg(&package).arg(work))?;
+    fs::remove_file(&package)?;
+    let compressed =
+        fs::read(work.join(format!("boot/vmlinuz-{version}"))).context("the package has no kernel")?;
+    bzimage::extract(&compressed, &work.join("vmlinux")).context("cannot unpack the kernel")?;
+    fs::remove_dir_all(work.join("boot"))?;
+    if !work.join("lib").exists() {
+        symlink("usr/lib", work.join("lib"))?;
+    }
+    // Compressed modules (Debian 13) are unpacked once here, not at every start.
+    let modules = work.join("lib/modules").join(version);
+    succeed(Command::new("find").arg(modules).args(["-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"]))
 }
 
 fn newest_package() -> Result<String> {

@@ -55,7 +55,8 @@ impl Machine {
             arguments.share("out", out, false);
         }
         if let Some(disk) = self.descriptors.disk {
-            arguments.add("-drive", &format!("if=none,id=disk,format=raw,cache=unsafe,file=/proc/self/fd/{disk}"));
+            arguments
+                .add("-drive", &format!("if=none,id=disk,format=raw,cache=unsafe,file=/proc/self/fd/{disk}"));
             arguments.add("-device", "virtio-blk-pci,drive=disk");
         }
         arguments.0
@@ -101,8 +102,10 @@ impl Arguments {
     fn share(&mut self, tag: &str, dir: &std::path::Path, read_only: bool) {
         let mut value = OsString::from("local,path=");
         let bytes = std::os::unix::ffi::OsStrExt::as_bytes(dir.as_os_str());
-        let doubled: Vec<u8> =
-            bytes.iter().flat_map(|byte| std::iter::repeat_n(*byte, 1 + usize::from(*byte == b','))).collect();
+        let doubled: Vec<u8> = bytes
+            .iter()
+            .flat_map(|byte| std::iter::repeat_n(*byte, 1 + usize::from(*byte == b',')))
+            .collect();
         value.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&doubled));
         value.push(format!(",mount_tag={tag},security_model=none,multidevs=remap"));
         if read_only {
@@ -121,7 +124,7 @@ mod tests {
             deterministic,
             cpus: 3,
             memory_mib: 1024,
-            kernel: "/k/vmlinuz".into(),
+            kernel: "/k/vmlinux".into(),
             modules: "/k/modules".into(),
             root: "/odd,root".into(),
             out: None,
@@ -136,7 +139,10 @@ mod tests {
     #[test]
     fn virtual_time_means_one_cpu_and_counted_instructions() {
         let line = line(&machine(true));
-        assert!(line.contains("-accel tcg,thread=single") && line.contains("-icount shift=0,sleep=off"), "{line}");
+        assert!(
+            line.contains("-accel tcg,thread=single") && line.contains("-icount shift=0,sleep=off"),
+            "{line}"
+        );
         assert!(line.contains("-smp 1 ") && !line.contains("mitigations=off"), "{line}");
     }
 
@@ -152,7 +158,10 @@ mod tests {
         machine.out = Some("/results".into());
         machine.descriptors.disk = Some(11);
         let line = line(&machine);
-        assert!(line.contains("path=/odd,,root,mount_tag=root,security_model=none,multidevs=remap,readonly=on"), "{line}");
+        assert!(
+            line.contains("path=/odd,,root,mount_tag=root,security_model=none,multidevs=remap,readonly=on"),
+            "{line}"
+        );
         assert!(line.contains("mount_tag=modules,security_model=none,multidevs=remap,readonly=on"), "{line}");
         assert!(line.contains("path=/results,mount_tag=out,security_model=none,multidevs=remap -"), "{line}");
         assert!(line.contains("file=/proc/self/fd/11"), "{line}");

@@ -1,5 +1,6 @@
 //! The half outside: prepares kernel and initramfs, runs QEMU, and connects the command inside with the world.
 
+mod bzimage;
 mod cpio;
 mod initramfs;
 mod kernel;

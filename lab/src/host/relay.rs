@@ -29,7 +29,12 @@ pub(crate) enum Event {
 }
 
 /// Passes a port's bytes on as they come. `stream` is what events call it.
-pub(crate) fn output(events: Sender<Event>, stream: usize, mut port: UnixStream, to: &impl AsFd) -> io::Result<()> {
+pub(crate) fn output(
+    events: Sender<Event>,
+    stream: usize,
+    mut port: UnixStream,
+    to: &impl AsFd,
+) -> io::Result<()> {
     // A descriptor of its own has no buffer.
     let mut to = File::from(to.as_fd().try_clone_to_owned()?);
     thread::spawn(move || {

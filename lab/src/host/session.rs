@@ -16,11 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        signal::{SigSet, Signal},
-    },
+use nix::sys::{
+    memfd::{MFdFlags, memfd_create},
+    signal::{SigSet, Signal},
 };
 
 use super::{
@@ -69,7 +67,8 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
             disk: disk.as_ref().map(AsRawFd::as_raw_fd),
         },
     };
-    let mut inherited: Vec<&dyn AsRawFd> = vec![&initramfs, &qemu_console, &qemu_control, &qemu_stdout, &qemu_stderr];
+    let mut inherited: Vec<&dyn AsRawFd> =
+        vec![&initramfs, &qemu_console, &qemu_control, &qemu_stdout, &qemu_stderr];
     inherited.extend(disk.as_ref().map(|disk| disk as &dyn AsRawFd));
 
     // Blocked before there is any other thread, so that only the one that waits for them gets them.
@@ -107,7 +106,10 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
         }
         Ended::Signal(signal) => Ok(u8::try_from(128 + signal as i32).unwrap_or(TIMED_OUT)),
         Ended::TimedOut => {
-            eprintln!("husk-lab: the command had not ended after {} s (--timeout), so its machine was ended", args.timeout);
+            eprintln!(
+                "husk-lab: the command had not ended after {} s (--timeout), so its machine was ended",
+                args.timeout
+            );
             Ok(TIMED_OUT)
         }
         Ended::OutputFailed(error) => Err(error).context("cannot pass the command's output on"),
@@ -117,7 +119,11 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
                 let _ = follower.join();
             }
             let lines = tail.lines(20);
-            let last = if lines.is_empty() { " and said nothing".to_owned() } else { format!("; its last lines:\n{}", lines.join("\n")) };
+            let last = if lines.is_empty() {
+                " and said nothing".to_owned()
+            } else {
+                format!("; its last lines:\n{}", lines.join("\n"))
+            };
             bail!("the machine ended before the command did{last}")
         }
     }
@@ -197,7 +203,8 @@ fn results(path: &Path) -> Result<PathBuf> {
 
 fn in_memory(name: &str, data: &[u8]) -> Result<OwnedFd> {
     let name = CString::new(name)?;
-    let descriptor = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC).context("cannot create a file in memory")?;
+    let descriptor =
+        memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC).context("cannot create a file in memory")?;
     File::from(descriptor.try_clone()?).write_all(data)?;
     Ok(descriptor)
 }
