@@ -71,7 +71,8 @@ fn an_image_is_pulled_listed_and_removed() {
         assert_eq!(fs::read_dir(husk.root().join(dir)).unwrap().count(), 0, "{dir}");
     }
     let disks = fs::read_dir(husk.data().join("disks")).unwrap().flatten();
-    let disks: Vec<_> = disks.map(|e| e.file_name().into_string().unwrap()).filter(|n| !n.starts_with("empty")).collect();
+    let disks: Vec<_> =
+        disks.map(|e| e.file_name().into_string().unwrap()).filter(|n| !n.starts_with("empty")).collect();
     assert!(disks.is_empty(), "{disks:?}");
     husk.run(["rmi", &name]).expect_failure(1, &["no such image", &name]);
     husk.assert_nothing_left();
@@ -95,7 +96,8 @@ fn what_a_registry_does_not_have_is_a_clear_error() {
 /// A `config.json` with a password for the registry.
 fn docker_config(dir: &Path, registry: &TlsRegistry, password: &str) {
     let auth = BASE64_STANDARD.encode(format!("{}:{password}", registry.user));
-    fs::write(dir.join("config.json"), json!({"auths": {&registry.host: {"auth": auth}}}).to_string()).unwrap();
+    fs::write(dir.join("config.json"), json!({"auths": {&registry.host: {"auth": auth}}}).to_string())
+        .unwrap();
 }
 
 #[test]
@@ -200,8 +202,10 @@ fn a_layer_that_does_not_match_its_digest_is_refused() {
 fn archives_and_layouts_are_loaded() {
     let husk = Husk::fresh();
     let docker = docker_archive(husk.root());
-    husk.run(["load", "-i", docker.to_str().unwrap()]).expect_out(&format!("loaded docker.io/library/{LOADED}\n"));
-    husk.run(["run", "--pull", "never", LOADED, "echo", "from docker-archive"]).expect_out("from docker-archive\n");
+    husk.run(["load", "-i", docker.to_str().unwrap()])
+        .expect_out(&format!("loaded docker.io/library/{LOADED}\n"));
+    husk.run(["run", "--pull", "never", LOADED, "echo", "from docker-archive"])
+        .expect_out("from docker-archive\n");
 
     let oci = husk.root().join("oci.tar");
     skopeo_copy(&format!("oci-archive:{}:example.com/oci:tar", oci.display()));
@@ -210,7 +214,8 @@ fn archives_and_layouts_are_loaded() {
     let dir = husk.root().join("layout");
     skopeo_copy(&format!("oci:{}:example.com/oci:dir", dir.display()));
     husk.run(["load", "--input", dir.to_str().unwrap()]).expect_out("loaded example.com/oci:dir\n");
-    husk.run(["run", "--pull", "never", "example.com/oci:dir", "echo", "from a layout"]).expect_out("from a layout\n");
+    husk.run(["run", "--pull", "never", "example.com/oci:dir", "echo", "from a layout"])
+        .expect_out("from a layout\n");
 
     // All three hold the same layers: they are unpacked once.
     let disks = fs::read_dir(husk.data().join("disks")).unwrap().flatten();
@@ -227,7 +232,8 @@ fn what_is_no_archive_is_not_loaded() {
     husk.run(["load", "-i", "/no/such/archive"]).expect_failure(125, &["/no/such/archive"]);
     husk.run(["load", "-i", "/proc"]).expect_failure(125, &["/proc"]);
     let archive = fs::read(docker_archive(husk.root())).unwrap();
-    husk.run_with_input(["load"], archive[..archive.len() / 2].to_vec()).expect_failure(125, &["standard input"]);
+    husk.run_with_input(["load"], archive[..archive.len() / 2].to_vec())
+        .expect_failure(125, &["standard input"]);
     assert!(list(&husk).is_empty());
     assert!(leftovers::partial_downloads(husk.root()).is_empty());
 }

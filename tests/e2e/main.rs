@@ -1,10 +1,17 @@
 //! End-to-end tests: husk and its VMM as a user meets them. A file per subject.
 #![allow(clippy::unwrap_used)]
 
+mod broken_guest;
+mod check;
 mod exit_codes;
+mod host_disk;
+mod hostile;
 mod images;
 mod kill9;
+mod programs;
 mod run_options;
 mod signals;
 mod stdio;
 mod tty;
+mod vmm;
+mod vsock;

@@ -59,7 +59,8 @@ fn the_image_chooses_its_stop_signal() {
 #[test]
 fn three_interrupts_end_a_container_that_goes_on() {
     let husk = Husk::new();
-    let mut running = started(&husk, "trap 'echo again' INT; echo ready; while :; do sleep 1000 & wait; done");
+    let mut running =
+        started(&husk, "trap 'echo again' INT; echo ready; while :; do sleep 1000 & wait; done");
     for seen in ["again\n", "again\nagain\n"] {
         running.signal(Signal::SIGINT);
         // Two of a kind at once would be one signal.

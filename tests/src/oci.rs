@@ -34,15 +34,18 @@ impl Image {
     pub fn of_prepared(name: &str) -> Self {
         let store = environment::prepared_root().join("data/images");
         let read = |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let blob = |digest: &Value| read(&store.join("blobs").join(digest.as_str().unwrap().replace(':', "/")));
+        let blob =
+            |digest: &Value| read(&store.join("blobs").join(digest.as_str().unwrap().replace(':', "/")));
         let json = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
         let index = json(read(&store.join("index.json")));
         let wanted = environment::image(name);
-        let is_it = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == wanted.as_str();
+        let is_it =
+            |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == wanted.as_str();
         let entry = index["manifests"].as_array().unwrap().iter().find(is_it);
         let manifest = json(blob(&entry.unwrap_or_else(|| panic!("no {wanted} in {index}"))["digest"]));
         let layers = manifest["layers"].as_array().unwrap().clone();
-        let blobs = layers.iter().map(|layer| (layer["digest"].as_str().unwrap().to_owned(), blob(&layer["digest"])));
+        let blobs =
+            layers.iter().map(|layer| (layer["digest"].as_str().unwrap().to_owned(), blob(&layer["digest"])));
         Self { config: json(blob(&manifest["config"]["digest"])), blobs: blobs.collect(), layers }
     }
 
