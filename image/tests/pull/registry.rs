@@ -120,7 +120,7 @@ impl Drop for Registry {
 }
 
 /// Runs a program in `dir` and returns its output.
-fn run(dir: &Path, program: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn run(dir: &Path, program: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program)
         .args(arguments)
         .current_dir(dir)

@@ -66,8 +66,6 @@ fn helper_names_are_no_paths() {
 
 #[test]
 fn helpers_are_asked() {
-    // The only test that changes PATH, and each test is a process of its own under nextest; others that start programs
-    // in this crate find them in what follows.
     let dir = tempfile::tempdir().unwrap();
     let helper = dir.path().join("docker-credential-husktest");
     fs::write(
@@ -81,10 +79,19 @@ fn helpers_are_asked() {
     )
     .unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", dir.path().display(), env::var("PATH").unwrap());
-    // SAFETY: no other thread of this test process reads or writes the environment at this time; nextest runs each
-    // test in its own process.
-    unsafe { env::set_var("PATH", path) };
+    // A process of its own, as PATH has to be another.
+    let status = std::process::Command::new(env::current_exe().unwrap())
+        .args(["--exact", "pull::credentials::tests::inside", "--ignored"])
+        .env("PATH", format!("{}:{}", dir.path().display(), env::var("PATH").unwrap()))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+#[ignore = "started by the test above, with a helper in PATH"]
+fn inside() {
     let store = r#"{"credsStore":"husktest","auths":{"fallback":{"auth":"dTpw"}}}"#;
     check(store, "good", password("u", "p"));
     check(store, "token", Some(Credentials::IdentityToken("t".to_owned())));
