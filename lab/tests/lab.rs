@@ -1,5 +1,7 @@
 //! The lab as its users see it. Needs QEMU, as `make setup` installs it; every machine started here costs seconds.
 
+#![allow(clippy::unwrap_used)] // Tests.
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
