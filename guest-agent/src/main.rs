@@ -1,6 +1,9 @@
 //! husk's guest agent: PID 1 of a microVM. It dials the host, serves the API of `husk-protocol` on that connection, and
 //! ends the machine when the connection ends.
 
+// See `main`.
+#![cfg_attr(not(test), no_main)]
+
 mod connection;
 mod container;
 mod events;
@@ -21,7 +24,7 @@ mod unpacking;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, process::ExitCode, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use futures_util::stream;
 use husk_protocol::{agent_ttrpc::create_agent, port};
@@ -52,13 +55,17 @@ enum AgentError {
     Serve(#[source] ttrpc::Error),
 }
 
-fn main() -> ExitCode {
+/// The C entry point: Rust's own start-up aborts when descriptors 0 to 2 are closed and there is no /dev/null, which is
+/// how a kernel without a console starts its init.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
+extern "C" fn main(_: libc::c_int, _: *const *const libc::c_char) -> libc::c_int {
     timeline::INIT.record();
-    if std::process::id() != 1 {
-        eprintln!("husk-agent is the init process of husk's guests and can't be run by hand");
-        return ExitCode::from(2);
-    }
     let pid = std::process::id();
+    if pid != 1 {
+        eprintln!("husk-agent is the init process of husk's guests and can't be run by hand");
+        return 2;
+    }
     std::panic::set_hook(Box::new(move |info| {
         // A helper process just ends: PID 1 notices.
         if std::process::id() == pid {

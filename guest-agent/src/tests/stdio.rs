@@ -91,7 +91,7 @@ guest_tests! {
     }
 
     async fn without_streams_there_is_dev_null(guest: Guest) {
-        let mut request = sh("cat; echo lost; ls -l /proc/1/fd/0 /proc/1/fd/1 >&2; true");
+        let mut request = sh("cat; echo lost; fds=$(ls -l /proc/1/fd/0 /proc/1/fd/1); echo \"$fds\" >&2");
         *request.stdio.as_mut().unwrap() = Stdio { stderr: true, ..Default::default() };
         guest.create(&request).await.unwrap();
         guest.start().await;
