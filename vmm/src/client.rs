@@ -114,19 +114,20 @@ mod tests {
     use super::*;
     use crate::control::Status;
 
-    /// A VMM that answers with one fixed line.
-    fn answering(line: &'static str) -> (tempfile::TempDir, Client) {
+    /// A VMM that answers with one fixed line, and then says no more.
+    fn answering(line: &'static str) -> (tempfile::TempDir, UnixStream, Client) {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("control")).unwrap();
         let client = Client::connect(dir.path().join("control")).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(line.as_bytes()).unwrap();
-        (dir, client)
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        (dir, stream, client)
     }
 
     #[test]
     fn a_state_is_understood() {
-        let (_dir, mut client) = answering(concat!(
+        let (_dir, _vmm, mut client) = answering(concat!(
             r#"{"ok":{"status":"paused","vcpus":2,"mem_size_mib":256,"started_ns":1,"configured_ns":2,"#,
             r#""first_instruction_ns":3}}"#,
             "\n"
@@ -138,11 +139,11 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        let (_dir, mut client) = answering("{\"error\":\"no\"}\n");
+        let (_dir, _vmm, mut client) = answering("{\"error\":\"no\"}\n");
         assert!(matches!(client.pause(), Err(ClientError::Refused(reason)) if reason == "no"));
-        let (_dir, mut client) = answering("nonsense\n");
+        let (_dir, _vmm, mut client) = answering("nonsense\n");
         assert!(matches!(client.pause(), Err(ClientError::Answer(_))));
-        let (_dir, mut client) = answering("");
+        let (_dir, _vmm, mut client) = answering("");
         assert!(matches!(client.pause(), Err(ClientError::Io(_))));
         assert!(matches!(Client::connect("/nonexistent"), Err(ClientError::Io(_))));
     }

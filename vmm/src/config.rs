@@ -157,7 +157,8 @@ impl VmConfig {
         let mut ids = HashSet::new();
         for disk in &self.disks {
             let id = &disk.id;
-            if id.is_empty() || id.len() > MAX_DISK_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            if id.is_empty() || id.len() > MAX_DISK_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic())
+            {
                 return Err(ConfigError::DiskId(id.clone()));
             }
             if !ids.insert(id) {
@@ -165,7 +166,9 @@ impl VmConfig {
             }
         }
         match &self.vsock {
-            Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => Err(ConfigError::GuestCid(vsock.guest_cid)),
+            Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => {
+                Err(ConfigError::GuestCid(vsock.guest_cid))
+            }
             _ => Ok(()),
         }
     }

@@ -62,11 +62,7 @@ pub const IRQ_LINES: u8 = 24;
 /// The guest's memory as (start, length in bytes) ranges: all below the gap, or two with the gap between them.
 pub fn memory_ranges(mem_size_mib: u32) -> Vec<(u64, u64)> {
     let size = u64::from(mem_size_mib) << 20;
-    if size <= GAP_START {
-        vec![(0, size)]
-    } else {
-        vec![(0, GAP_START), (GAP_END, size - GAP_START)]
-    }
+    if size <= GAP_START { vec![(0, size)] } else { vec![(0, GAP_START), (GAP_END, size - GAP_START)] }
 }
 
 #[cfg(test)]

@@ -128,7 +128,8 @@ impl Options {
 /// Takes over an inherited descriptor.
 fn inherited(number: &OsString) -> Result<OwnedFd, Failed> {
     let bad = || Failed::usage(format!("--lifeline {} is not an open descriptor", number.display()));
-    let fd: RawFd = number.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd >= 0).ok_or_else(bad)?;
+    let fd: RawFd =
+        number.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd >= 0).ok_or_else(bad)?;
     // SAFETY: touches no memory; a number that is not a descriptor is an error.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(bad());

@@ -87,9 +87,8 @@ pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunE
     // Before any other thread exists, which would inherit another mask.
     let signals = watch_signals()?;
     let epoll = Epoll::new()?;
-    let watch = |fd: RawFd, events, token| {
-        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))
-    };
+    let watch =
+        |fd: RawFd, events, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token));
     watch(signals.as_raw_fd(), EventSet::IN, SIGNAL)?;
     if let Some(lifeline) = &owner.lifeline {
         // A pipe that hangs up is always reported; a socket only on demand.

@@ -136,13 +136,14 @@ impl VcpuHandle {
     pub fn spawn(id: u8, fd: VcpuFd, shared: Arc<Shared>, reporter: Reporter) -> io::Result<Self> {
         let (commands, receiver) = channel();
         let vcpu = Vcpu { id, fd, shared, commands: receiver, state: State::Paused };
-        let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
-            match catch_unwind(AssertUnwindSafe(|| vcpu.main())) {
-                Ok(Some(event)) => reporter.report(event),
-                Ok(None) => {}
-                Err(_) => reporter.report(Event::Failed(VcpuError::Panicked { vcpu: id })),
-            }
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
+                match catch_unwind(AssertUnwindSafe(|| vcpu.main())) {
+                    Ok(Some(event)) => reporter.report(event),
+                    Ok(None) => {}
+                    Err(_) => reporter.report(Event::Failed(VcpuError::Panicked { vcpu: id })),
+                }
+            })?;
         Ok(Self { commands, thread: Some(thread) })
     }
 

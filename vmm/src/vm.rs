@@ -12,9 +12,7 @@ use std::{
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
-};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
@@ -124,7 +122,8 @@ impl Vm {
         let mut counters = Counters::default();
         let devices = create_devices(config, &mut counters)?;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
-        let cmdline = cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
+        let cmdline =
+            cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
         let transports = attach(&fd, &mem, devices, &slots)?;
         let console = config.console.as_ref().map(|path| create_console(&fd, path)).transpose()?;
         let entry = boot::prepare(&mem, config, &cmdline)?;
@@ -212,8 +211,8 @@ fn map_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> 
         })?;
         ranges.push((GuestAddress(start), len));
     }
-    let mem = GuestMemoryMmap::from_ranges(&ranges)
-        .map_err(|source| VmError::Memory { mem_size_mib, source })?;
+    let mem =
+        GuestMemoryMmap::from_ranges(&ranges).map_err(|source| VmError::Memory { mem_size_mib, source })?;
     for (slot, region) in (0..).zip(mem.iter()) {
         let address = region.get_host_address(MemoryRegionAddress(0)).map_err(|error| VmError::Os {
             what: "find the guest's memory",
@@ -270,7 +269,8 @@ fn attach(
             }
         };
         let interrupt = Interrupt::new(line.try_clone().map_err(os("duplicate an eventfd"))?);
-        let transport = MmioTransport::new(device, mem.clone(), interrupt).map_err(os("create an eventfd"))?;
+        let transport =
+            MmioTransport::new(device, mem.clone(), interrupt).map_err(os("create an eventfd"))?;
         let notify = IoEventAddress::Mmio(slot.address() + QUEUE_NOTIFY);
         for (queue, kick) in (0_u32..).zip(transport.kicks()) {
             fd.register_ioevent(kick, &notify, queue).map_err(kvm("register a notification"))?;

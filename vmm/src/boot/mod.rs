@@ -10,7 +10,7 @@ pub mod cmdline;
 pub mod gdt;
 mod kernel;
 mod mptable;
-mod paging;
+pub(crate) mod paging;
 mod params;
 
 pub use cmdline::CmdlineError;

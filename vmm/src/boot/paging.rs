@@ -14,7 +14,7 @@ const ENTRIES: usize = 512;
 ///
 /// # Errors
 /// When the guest has no memory there.
-pub(super) fn write(mem: &GuestMemoryMmap) -> Result<u64, GuestMemoryError> {
+pub(crate) fn write(mem: &GuestMemoryMmap) -> Result<u64, GuestMemoryError> {
     let [top, pointers, directory] = [0, 1, 2].map(|table| PAGE_TABLES + table * TABLE_LEN);
     mem.write_obj(pointers | PRESENT | WRITABLE, GuestAddress(top))?;
     mem.write_obj(directory | PRESENT | WRITABLE, GuestAddress(pointers))?;

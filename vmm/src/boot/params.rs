@@ -42,8 +42,7 @@ pub(super) fn write(
 
 /// What is where, as (start, end, kind).
 fn memory_map(mem_size_mib: u32) -> Vec<(u64, u64, u32)> {
-    let mut map =
-        vec![(0, layout::MP_TABLE, RAM), (layout::MP_TABLE, layout::LOW_MEMORY_END, RESERVED)];
+    let mut map = vec![(0, layout::MP_TABLE, RAM), (layout::MP_TABLE, layout::LOW_MEMORY_END, RESERVED)];
     map.extend(
         layout::memory_ranges(mem_size_mib)
             .into_iter()

@@ -24,8 +24,10 @@ struct Topology {
 
 /// Turns what KVM supports into what the guests sees; [`for_vcpu`] then makes it one vCPU's.
 pub fn normalize(cpuid: &mut CpuId, vcpus: u8) {
-    let topology =
-        Topology { vcpus: u32::from(vcpus), core_bits: u32::from(vcpus).next_power_of_two().trailing_zeros() };
+    let topology = Topology {
+        vcpus: u32::from(vcpus),
+        core_bits: u32::from(vcpus).next_power_of_two().trailing_zeros(),
+    };
     // Subleaves of the topology are rewritten as a whole, below. 0x80000026 is AMD's newer form; without it, the
     // others count.
     cpuid.retain(|entry| !matches!(entry.function, 0xb | 0x1f | 0x8000_0026));

@@ -132,6 +132,7 @@ impl<'m> Buffer<'m> {
 #[cfg(test)]
 mod tests {
     use virtio_queue::{
+        Queue, QueueOwnedT,
         desc::{RawDescriptor, split::Descriptor},
         mock::MockSplitQueue,
     };
@@ -156,8 +157,9 @@ mod tests {
             .iter()
             .map(|(address, len, flags)| RawDescriptor::from(Descriptor::new(*address, *len, *flags, 0)))
             .collect();
-        let chain = queue.build_desc_chain(&descriptors).unwrap();
-        // The same chain, with the lifetime of the memory.
+        queue.build_desc_chain(&descriptors).unwrap();
+        let mut queue: Queue = queue.create_queue().unwrap();
+        let chain = queue.iter(mem).unwrap().next().unwrap();
         Segments::collect(mem, chain)
     }
 
@@ -185,8 +187,9 @@ mod tests {
     fn buffers_are_cut_anywhere() {
         let mem = memory();
         for at in 0..=10 {
-            let mut buffer =
-                collect(&mem, &[(0x8000, 3, WRITE), (0x9000, 0, WRITE), (0xa000, 5, WRITE)]).unwrap().writable;
+            let mut buffer = collect(&mem, &[(0x8000, 3, WRITE), (0x9000, 0, WRITE), (0xa000, 5, WRITE)])
+                .unwrap()
+                .writable;
             let rest = buffer.split_off(at);
             assert_eq!([buffer.len(), rest.len()], [at.min(8), 8 - at.min(8)]);
             buffer.copy_from(b"12345678");

@@ -78,6 +78,11 @@ impl Disk {
         Ok(Self { file, len, read_only: config.read_only, id })
     }
 
+    #[cfg(test)]
+    pub(super) fn replace_file(&mut self, file: File) {
+        self.file = file;
+    }
+
     /// Capacity in sectors, an incomplete last one included.
     pub(super) fn sectors(&self) -> u64 {
         self.len.div_ceil(SECTOR)
@@ -135,12 +140,7 @@ impl Disk {
     }
 
     /// One system call, straight between file and guest memory. Returns how many bytes it moved.
-    fn transfer(
-        &self,
-        pieces: &[VolatileSlice<'_>],
-        offset: u64,
-        direction: Direction,
-    ) -> io::Result<usize> {
+    fn transfer(&self, pieces: &[VolatileSlice<'_>], offset: u64, direction: Direction) -> io::Result<usize> {
         let guards: Vec<_> = pieces.iter().map(|piece| piece.ptr_guard_mut()).collect();
         let vectors: Vec<_> = guards
             .iter()

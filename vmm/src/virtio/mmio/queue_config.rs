@@ -136,7 +136,10 @@ mod tests {
         let error = |config: QueueConfig| config.build(&memory()).unwrap_err();
         let good = [0x1000, 0x3000, 0x4000];
         for size in [0, 3, 512, 0x1_0000, 0x1_0080, u32::MAX] {
-            assert!(matches!(error(config(size, good)), QueueConfigError::Size(found) if found == size), "{size}");
+            assert!(
+                matches!(error(config(size, good)), QueueConfigError::Size(found) if found == size),
+                "{size}"
+            );
         }
         for bad in [[0x1008, 0x3000, 0x4000], [0x1000, 0x3001, 0x4000], [0x1000, 0x3000, 0x4002]] {
             assert!(matches!(error(config(128, bad)), QueueConfigError::Alignment), "{bad:x?}");
