@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -286,9 +286,9 @@ fn create_irq(fd: &VmFd, irq: u32) -> Result<EventFd, VmError> {
     Ok(line)
 }
 
-fn create_console(fd: &VmFd, path: &PathBuf) -> Result<Console, VmError> {
+fn create_console(fd: &VmFd, path: &Path) -> Result<Console, VmError> {
     let irq = create_irq(fd, layout::SERIAL_IRQ)?;
-    Console::new(path, irq).map_err(|source| VmError::Console { path: path.clone(), source })
+    Console::new(path, irq).map_err(|source| VmError::Console { path: path.into(), source })
 }
 
 fn set_up_registers(vcpu: &VcpuFd, entry: Option<boot::Entry>) -> Result<(), kvm_ioctls::Error> {

@@ -14,8 +14,9 @@ use crate::{
     virtio::segments::Buffer,
 };
 
+const ZEROS: [u8; 512] = [0; 512];
 /// Bytes of a sector, the unit of all requests.
-pub(super) const SECTOR: u64 = 512;
+pub(super) const SECTOR: u64 = ZEROS.len() as u64;
 
 /// A disk can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +111,7 @@ impl Disk {
             buffer = buffer.split_off(count);
         }
         for piece in buffer.pieces() {
-            piece.copy_from(&[0_u8; SECTOR as usize][..piece.len().min(SECTOR as usize)]);
+            piece.copy_from(&ZEROS[..piece.len().min(ZEROS.len())]);
         }
         Ok(())
     }
