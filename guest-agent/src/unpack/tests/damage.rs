@@ -46,7 +46,7 @@ fn compress(data: &[u8], compression: Compression) -> Vec<u8> {
 /// Unpacks a blob from a file that is rounded up with zeros, as disks are.
 fn unpack_blob(blob: &[u8], compression: Compression, diff_id: &DiffId) -> Result<u64, LayerError> {
     let root = Root::new();
-    let device = tempfile::NamedTempFile::new().unwrap();
+    let device = tempfile::NamedTempFile::new_in("/tmp").unwrap();
     fs::write(device.path(), [blob, &vec![0; blob.len().wrapping_neg() % 512]].concat()).unwrap();
     let layer = Layer {
         device: device.path().to_path_buf(),

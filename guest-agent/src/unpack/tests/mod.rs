@@ -1,7 +1,8 @@
-//! Applies tars built here to directories. All of these tests need root: they set owners, make devices and set
-//! `trusted.*` attributes.
+//! Applies tars built here to directories. All of these tests need root: they set owners, make devices, set
+//! `trusted.*` attributes and shut themselves into a root directory of their own.
 
 mod archive;
+mod cage;
 mod damage;
 mod formats;
 mod fuzz;
@@ -26,7 +27,8 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
-        let outside = tempfile::tempdir().unwrap();
+        cage::enter();
+        let outside = tempfile::tempdir_in("/tmp").unwrap();
         let path = outside.path().join("root");
         fs::create_dir(&path).unwrap();
         fs::create_dir(outside.path().join("canary")).unwrap();
@@ -55,6 +57,7 @@ impl Root {
 
     /// What is outside is as it was.
     fn check_canary(&self) {
+        assert_eq!(names(Path::new("/")), ["proc", "tmp"]);
         assert_eq!(names(self.outside.path()), ["canary", "root"]);
         assert_eq!(names(&self.outside.path().join("canary")), ["file"]);
         assert_eq!(fs::read(self.outside.path().join("canary/file")).unwrap(), b"sings");
