@@ -24,7 +24,7 @@ setup: ## Install what is missing of the Debian packages and Rust tools that hus
 images: setup ## Build the images that demo and tests use (once)
 	@scripts/images.sh
 
-lint: ## Check formatting and lints
+lint: setup ## Check formatting and lints
 	@scripts/lint.sh
 
 bench: build images ## Measure a start, split along its timeline

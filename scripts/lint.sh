@@ -6,5 +6,9 @@ source "$(dirname "$0")/lib.sh"
 step "Checking formatting"
 cargo fmt --all --check
 
+step "Checking the scripts"
+# SC1007 takes `local file= size=0` for a mistake.
+shellcheck --external-sources --exclude=SC1007 scripts/*.sh tests/images/*.sh guest-image/*.sh .ci/run
+
 step "Checking lints"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings

@@ -13,7 +13,9 @@ packages=(
     # the lab: an emulated machine for those without usable KVM
     qemu-system-x86 busybox-static kmod
     # images and registries for demo and tests
-    mmdebstrap skopeo docker-registry apache2-utils openssl python3 zstd
+    mmdebstrap uidmap skopeo docker-registry apache2-utils openssl python3 zstd
+    # checks and tests
+    procps shellcheck
 )
 
 step "Looking for Rust"

@@ -18,6 +18,7 @@ if [ ! -d "$done" ]; then
     work=$(mktemp -d "$cache/.building.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     export SOURCE_DATE_EPOCH=1700000000
+    # shellcheck disable=SC2016 # mmdebstrap gives the hook its directory as $1
     root() { # root NAME PACKAGES: a minimal Debian with these packages, as a tar
         echo "images: Debian $suite with $2" >&2
         mmdebstrap --quiet --variant=minbase --include="$2" \

@@ -65,7 +65,6 @@ is "sparse file's end" END "$(tail -c 3 sparse)"
 is "parents made" 755 "$(stat -c %a made/up/parents)"
 is "same name twice" second "$(cat twice)"
 is "capability" 0000000000002000 "$(su app -s /bin/sh -c '/rules/capable grep CapEff /proc/self/status' | awk '{ print $2 }')"
-is "user xattr" "$(cat xattr-support)" "$(getfattr -n user.husk --only-values xattr 2>/dev/null || cat xattr-support)"
 [ "$bad" = 0 ] && echo "all layer rules hold"
 exit "$bad"
 """
@@ -122,7 +121,6 @@ def add(layout, busybox, base, path):
     sparse_1_0(third, "rules/sparse", HUGE, [(0, b"BEGIN"), (HUGE - 3, b"END")])
     third.file("rules/made/up/parents/file")
     third.file("rules/twice", "first").file("rules/twice", "second")
-    third.file("rules/xattr", "x", pax={"SCHILY.xattr.user.husk": "value"}).file("rules/xattr-support", "value")
 
     fourth = Tar()
     fourth.file("check.sh", CHECK, mode=0o755)

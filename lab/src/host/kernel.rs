@@ -131,7 +131,8 @@ fn fetch(cache: &Path) -> Result<Kernel> {
         Command::new("apt-get")
             .args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package])
             .current_dir(&work),
-    )?;
+    )
+    .context("the download failed; if apt's lists are old, run `apt-get update`")?;
     eprintln!("husk-lab: [2/3] unpacking it");
     unpack(&work, &version)?;
     eprintln!("husk-lab: [3/3] indexing its modules");

@@ -38,11 +38,11 @@ impl Machine {
         arguments.add("-cpu", "EPYC");
         arguments.add("-m", &self.memory_mib.to_string());
         if self.deterministic {
-            arguments.add("-accel", "tcg,thread=single,tb-size=512");
+            arguments.add("-accel", "tcg,thread=single,tb-size=1024");
             arguments.add("-icount", "shift=0,sleep=off");
             arguments.add("-smp", "1");
         } else {
-            arguments.add("-accel", "tcg,thread=multi,tb-size=512");
+            arguments.add("-accel", "tcg,thread=multi,tb-size=1024");
             arguments.add("-smp", &self.cpus.to_string());
         }
         arguments.add_os("-kernel", self.kernel.clone().into());

@@ -113,7 +113,9 @@ impl Tail {
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        // QEMU warns about each feature of the CPU that its emulation lacks.
+        let noise = |line: &str| line.is_empty() || line.contains("TCG doesn't support requested feature");
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !noise(line)).collect();
         lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
     }
 }
