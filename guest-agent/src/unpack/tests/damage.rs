@@ -6,11 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::write::GzEncoder;
+use rustix::io::Errno;
 
 use super::archive::{Archive, Item};
 use super::{Root, digest};
 use crate::unpack::compression::Blob;
-use crate::unpack::{Code, Compression, DiffId, Layer, LayerError, UnpackError, unpack, unpack_layer};
+use crate::unpack::{
+    Code, Compression, DiffId, Layer, LayerError, Reason, UnpackError, unpack, unpack_layer,
+};
 
 const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
@@ -195,6 +198,12 @@ fn what_the_caller_gets_wrong_is_told_apart() {
     let root = File::open(&root.path).unwrap();
     let error = unpack_layer(&missing, &digest(b""), root.as_fd(), &AtomicU64::new(0)).unwrap_err();
     assert_eq!(error.code(), Code::Internal);
-    let target = UnpackError::Target { action: "write", device: "x".into(), errno: rustix::io::Errno::NOSPC };
-    assert_eq!(target.code(), Code::ResourceExhausted);
+    for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
+        let target = UnpackError::Target { action: "write", device: "x".into(), errno };
+        assert_eq!(target.code(), Code::ResourceExhausted);
+        assert_eq!(
+            LayerError::from(Reason::System { action: "write", errno }).code(),
+            Code::ResourceExhausted
+        );
+    }
 }
