@@ -64,7 +64,7 @@ is "sparse file's begin" BEGIN "$(head -c 5 sparse)"
 is "sparse file's end" END "$(tail -c 3 sparse)"
 is "parents made" 755 "$(stat -c %a made/up/parents)"
 is "same name twice" second "$(cat twice)"
-is "capability" 0000000000002000 "$(su app -s /bin/sh -c '/rules/capable grep CapEff /proc/self/status' | awk '{ print $2 }')"
+is "capability" 0000000000002000 "$(su app -s /bin/sh -c '/rules/capable/grep CapEff /proc/self/status' | awk '{ print $2 }')"
 [ "$bad" = 0 ] && echo "all layer rules hold"
 exit "$bad"
 """
@@ -142,8 +142,8 @@ def add(layout, busybox, base, path):
 
 
 def capable_layer(busybox):
-    """A busybox with file capabilities."""
+    """A busybox with file capabilities, by the name of the applet it is to be."""
     with open(busybox, "rb") as file:
         binary = file.read()
     pax = {"SCHILY.xattr.security.capability": CAPABILITY.decode("ascii")}
-    return Tar().file("rules/capable", binary, mode=0o755, pax=pax).bytes()
+    return Tar().file("rules/capable/grep", binary, mode=0o755, pax=pax).bytes()
