@@ -16,6 +16,7 @@ use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use super::{
+    devices,
     errors::ErrorLog,
     executor::{AgentExecutor, Confinement},
     helper::{Made, Reporter},
@@ -72,7 +73,10 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     process.set_terminal(Some(terminal));
     let uid = process.user().uid();
     write_json(&bundle.join("config.json"), &spec)?;
-    make_cgroup(&paths::cgroup(&id))?;
+    let cgroup = paths::cgroup(&id);
+    make_cgroup(&cgroup)?;
+    devices::restrict(&spec, &cgroup)
+        .map_err(|e| Failure::io("cannot restrict the container's devices", &e))?;
 
     let executor = AgentExecutor { reporter, confinement: None, window };
     let log = ErrorLog::start();

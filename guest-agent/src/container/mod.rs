@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod create;
+mod devices;
 mod disk;
 mod errors;
 mod executor;

@@ -182,6 +182,17 @@ guest_tests! {
         guest.delete().await;
     }
 
+    async fn devices_are_restricted(guest: Guest) {
+        let script = "head -c 1 /dev/zero > /dev/null && echo zero; mknod /tmp/kmsg c 1 11 && echo made; \
+            cat /tmp/kmsg; mknod /tmp/mine c 1 5; head -c 1 /tmp/mine > /dev/null && echo mine";
+        let mut spec = spec(&["sh", "-c", script]);
+        spec["linux"]["resources"] = serde_json::json!({"devices": [{"allow": false, "access": "rwm"}]});
+        let (_, out, err) = guest.run(&super::guest::request(&spec)).await;
+        assert_eq!(out, "zero\nmade\nmine\n", "{err}");
+        assert!(err.contains("can't open '/tmp/kmsg': Operation not permitted"), "{err}");
+        guest.delete().await;
+    }
+
     async fn names_the_sandbox(guest: Guest) {
         let request = SetupSandboxRequest {
             hostname: "pod".into(), hosts: "1.2.3.4 pod\n".into(), resolv_conf: "nameserver 1.1.1.1\n".into(),

@@ -115,6 +115,7 @@ fn prepare() -> io::Result<()> {
         "touch",
         "hostname",
         "mkdir",
+        "mknod",
         "printf",
         "sha256sum",
     ] {
