@@ -170,6 +170,7 @@ fn program(rules: &[Rule]) -> Vec<Insn> {
         block.push(insn(SET, RESULT, 0, 0, i32::from(rule.allow)));
         block.push(insn(EXIT, 0, 0, 0, 0));
         let length = block.len();
+        let unconditional = length == 2;
         for (at, insn) in block.iter_mut().enumerate() {
             if matches!(insn.code, SKIP_IF | SKIP_UNLESS) {
                 // To the next rule; a block has at most nine instructions.
@@ -177,6 +178,10 @@ fn program(rules: &[Rule]) -> Vec<Insn> {
             }
         }
         code.extend(block);
+        if unconditional {
+            // The kernel refuses a program with instructions that are never reached.
+            return code;
+        }
     }
     code.push(insn(SET, RESULT, 0, 0, 0));
     code.push(insn(EXIT, 0, 0, 0, 0));
