@@ -12,6 +12,7 @@ pub mod control;
 pub mod cpu;
 pub mod layout;
 mod log;
+pub mod memory;
 pub mod metrics;
 pub mod probe;
 pub mod runner;

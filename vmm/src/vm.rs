@@ -12,7 +12,7 @@ use std::{
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     config::VmConfig,
     console::Console,
     cpu, layout,
+    memory::{self, MemoryError},
     metrics::{Counters, Metrics},
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
@@ -63,7 +64,7 @@ pub enum VmError {
         mem_size_mib: u32,
         /// Why.
         #[source]
-        source: vm_memory::mmap::FromRangesError,
+        source: MemoryError,
     },
     /// Kernel, initramfs or command line are no good.
     #[error(transparent)]
@@ -117,7 +118,7 @@ impl Vm {
         fd.set_tss_address(layout::KVM_TSS).map_err(kvm("place its TSS"))?;
         fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
         fd.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
-        let mem = map_memory(&fd, config.mem_size_mib)?;
+        let mem = add_memory(&fd, config.mem_size_mib)?;
 
         let mut counters = Counters::default();
         let devices = create_devices(config, &mut counters)?;
@@ -202,31 +203,18 @@ impl Vm {
     }
 }
 
-fn map_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> {
-    let mut ranges = Vec::with_capacity(2);
-    for (start, len) in layout::memory_ranges(mem_size_mib) {
-        let len = usize::try_from(len).map_err(|error| VmError::Os {
-            what: "address the guest's memory",
-            source: io::Error::new(io::ErrorKind::InvalidInput, error),
-        })?;
-        ranges.push((GuestAddress(start), len));
-    }
-    let mem =
-        GuestMemoryMmap::from_ranges(&ranges).map_err(|source| VmError::Memory { mem_size_mib, source })?;
+/// Maps the guest's memory and tells KVM of it.
+fn add_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> {
+    let mem = memory::map(mem_size_mib).map_err(|source| VmError::Memory { mem_size_mib, source })?;
     for (slot, region) in (0..).zip(mem.iter()) {
-        let address = region.get_host_address(MemoryRegionAddress(0)).map_err(|error| VmError::Os {
-            what: "find the guest's memory",
-            source: io::Error::other(error),
-        })?;
         let kvm_region = kvm_userspace_memory_region {
             slot,
             flags: 0,
             guest_phys_addr: region.start_addr().0,
             memory_size: region.len(),
-            userspace_addr: address as u64,
+            userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the range is a mapping of the right length that belongs to `mem`. The guest can only run while vCPU
-        // threads do, and those own a clone of `mem`, so that it stays mapped.
+        // SAFETY: the range is a mapping of this length that stays until the process ends.
         unsafe { fd.set_user_memory_region(kvm_region) }.map_err(kvm("add memory"))?;
     }
     Ok(mem)
