@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, channel},
     },
+    thread,
 };
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
@@ -114,20 +115,24 @@ impl Vm {
     /// Says what could not be had.
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
         let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
-        let fd = kvm_fd.create_vm().map_err(kvm("create a VM"))?;
-        fd.set_tss_address(layout::KVM_TSS).map_err(kvm("place its TSS"))?;
-        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
-        fd.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
-        let mem = add_memory(&fd, config.mem_size_mib)?;
-
         let mut counters = Counters::default();
         let devices = create_devices(config, &mut counters)?;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
+        let mem = memory::map(config.mem_size_mib)
+            .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
+        // The kernel takes milliseconds to create a VM, much of it waiting. The guest's is loaded meanwhile.
+        let (fd, entry) = thread::scope(|scope| {
+            let creating = thread::Builder::new().spawn_scoped(scope, || create_vm(&kvm_fd));
+            let entry = boot::prepare(&mem, config, &cmdline);
+            let created = creating.map_err(os("start a thread"))?.join();
+            let panicked = |_| os("create a VM")(io::Error::other("its thread panicked"));
+            Ok::<_, VmError>((created.map_err(panicked)??, entry?))
+        })?;
+        add_memory(&fd, &mem)?;
         let transports = attach(&fd, &mem, devices, &slots)?;
         let console = config.console.as_ref().map(|path| create_console(&fd, path)).transpose()?;
-        let entry = boot::prepare(&mem, config, &cmdline)?;
 
         let counters = Arc::new(counters);
         let shared = Arc::new(Shared {
@@ -203,9 +208,17 @@ impl Vm {
     }
 }
 
-/// Maps the guest's memory and tells KVM of it.
-fn add_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> {
-    let mem = memory::map(mem_size_mib).map_err(|source| VmError::Memory { mem_size_mib, source })?;
+/// Creates a VM with interrupt controllers.
+fn create_vm(kvm_fd: &Kvm) -> Result<VmFd, VmError> {
+    let fd = kvm_fd.create_vm().map_err(kvm("create a VM"))?;
+    fd.set_tss_address(layout::KVM_TSS).map_err(kvm("place its TSS"))?;
+    fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
+    fd.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
+    Ok(fd)
+}
+
+/// Tells KVM of the guest's memory.
+fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
     for (slot, region) in (0..).zip(mem.iter()) {
         let kvm_region = kvm_userspace_memory_region {
             slot,
@@ -217,7 +230,7 @@ fn add_memory(fd: &VmFd, mem_size_mib: u32) -> Result<GuestMemoryMmap, VmError> 
         // SAFETY: the range is a mapping of this length that stays until the process ends.
         unsafe { fd.set_user_memory_region(kvm_region) }.map_err(kvm("add memory"))?;
     }
-    Ok(mem)
+    Ok(())
 }
 
 /// All devices, in the order of their slots.
