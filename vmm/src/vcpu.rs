@@ -197,7 +197,7 @@ extern "C" fn on_kick(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
         // SAFETY: the pointer is null, or to a byte of the kvm_run structure of the vCPU that this very thread owns,
         // which it resets before it lets go of it. All accesses to the byte are atomic.
         if let Some(flag) = unsafe { flag.get().as_ref() } {
-            flag.store(1, Ordering::Release);
+            flag.store(1, Ordering::SeqCst);
         }
     });
 }
@@ -238,17 +238,20 @@ impl Vcpu {
                     Err(_) => return None,
                 },
                 State::Running => {
+                    // In this order: a kick after the first line ends the next KVM_RUN, and the command of one before it
+                    // is in the channel by now.
+                    // SAFETY: the pointer is to a byte of `self.fd`'s kvm_run structure, mapped as long as `self` lives.
+                    unsafe { (*flag).store(0, Ordering::SeqCst) };
+                    if let Ok(command) = self.commands.try_recv() {
+                        self.obey(command);
+                        continue;
+                    }
                     if self.id == 0 && !has_run {
                         has_run = true;
                         self.shared.first_instruction_ns.store(monotonic_ns(), Ordering::Relaxed);
                     }
                     if let Some(event) = self.enter_guest() {
                         return Some(event);
-                    }
-                    // SAFETY: the pointer is to a byte of `self.fd`'s kvm_run structure, mapped as long as `self` lives.
-                    let kicked = unsafe { (*flag).swap(0, Ordering::AcqRel) } != 0;
-                    while kicked && let Ok(command) = self.commands.try_recv() {
-                        self.obey(command);
                     }
                 }
                 State::Ended => return None,
