@@ -63,6 +63,9 @@ pub(crate) fn complete_process(process: &mut Process, root: &Root, user: &str) -
             UserError::Read { .. } => Failure::internal(error.to_string()),
             _ => Failure::invalid(error.to_string()),
         })?;
+        // With the primary group among them, as Docker has it: else a process could drop that group by a program with
+        // another one, and with it a denial that files express by their group's mode.
+        let groups = std::iter::once(gid).chain(groups.into_iter().filter(|group| *group != gid)).collect();
         process.user_mut().set_uid(uid).set_gid(gid).set_additional_gids(Some(groups));
         home
     };
@@ -127,7 +130,7 @@ mod tests {
         let spec = spec.unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!((process.user().uid(), process.user().gid()), (33, 33));
-        assert_eq!(process.user().additional_gids().as_deref(), Some(&[8][..]));
+        assert_eq!(process.user().additional_gids().as_deref(), Some(&[33, 8][..]));
         assert_eq!(process.env().as_ref().unwrap(), &["A=1", "HOME=/var/www"]);
         assert_eq!(spec.root().as_ref().unwrap().path(), dir.path());
         assert_eq!(spec.linux().as_ref().unwrap().cgroups_path().as_ref().unwrap(), Path::new("/husk/c1"));
@@ -147,7 +150,7 @@ mod tests {
     fn no_user_at_all_is_root_with_its_groups() {
         let (_dir, spec) = completed(&json(ROOT_USER, "", false), "", &[]);
         let process = spec.unwrap().process().clone().unwrap();
-        assert_eq!(process.user().additional_gids().as_deref(), Some(&[8][..]));
+        assert_eq!(process.user().additional_gids().as_deref(), Some(&[0, 8][..]));
         assert_eq!(process.env().as_ref().unwrap(), &["HOME=/root"]);
     }
 

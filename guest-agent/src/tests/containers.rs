@@ -47,7 +47,7 @@ guest_tests! {
         request.user = "www".into();
         let (code, out, err) = guest.run(&request).await;
         assert_eq!(code, 0, "{err}");
-        let expected = "uid=33(www) gid=33(www) groups=8(mail)\n/made/for/me\n\
+        let expected = "uid=33(www) gid=33(www) groups=8(mail),33(www)\n/made/for/me\n\
             PATH=/bin\0B=2\0A=1\0HOME=/home/www\0\nbox\n0027\n1000\n2000\n";
         assert!(out.starts_with(expected), "{out:?}");
         for line in ["NoNewPrivs:\t1\nSeccomp:\t2\n", "\n0::/\n", "CapEff:\t0000000000000000\n",
