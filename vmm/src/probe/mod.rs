@@ -1,6 +1,6 @@
 //! Whether KVM on this machine runs ordinary guests. A `/dev/kvm` that opens is not enough: behind it may be a module that
 //! interprets the guest's kernel code, as kvm_pvm does on machines without virtualization hardware, and gives up at the
-//! first instruction that it does not know. So this looks at processor and module, and then runs a guest of 20
+//! first instruction that it does not know. So this looks at processor and module, and then runs a guest of a dozen
 //! instructions.
 
 use std::{
