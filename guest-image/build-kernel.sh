@@ -110,14 +110,14 @@ unpack() {
         --exclude='linux-source-*/tools/testing' --exclude='linux-source-*/tools/perf' "${exclude[@]}"
 }
 
-# The patches only save boot time, so one that a newer source refuses is left out.
+# husk works without the patches, if slower or less surely, so one that a newer source refuses is left out.
 apply_patches() {
     local patch
     for patch in "$here"/kernel/patches/*.patch; do
         if patch -p1 -F0 --dry-run <"$patch" >>"$log" 2>&1; then
             logged patch -p1 -F0 -i "$patch"
         else
-            say "$(basename "$patch") does not fit this source; left out (boots will be slower)"
+            say "$(basename "$patch") does not fit this source; left out (its first lines say what that costs)"
         fi
     done
 }

@@ -19,13 +19,7 @@ if [ "${1:-}" != --inside ]; then
         --list-type binaries-only --message-format json >build/e2e/binaries.json
 
     step "Running the end-to-end tests"
-    # An emulated machine that hangs is the emulator's failure: it gets a second try.
-    in_machine --timeout 1500 -- "$root/scripts/e2e.sh" --inside "$@" || {
-        code=$?
-        [ "$code" = 124 ] || exit "$code"
-        step "Running the end-to-end tests again: the emulated machine did not finish in time"
-        in_machine --timeout 1500 -- "$root/scripts/e2e.sh" --inside "$@"
-    }
+    in_machine --timeout 1800 -- "$root/scripts/e2e.sh" --inside "$@"
     exit
 fi
 shift
