@@ -8,7 +8,7 @@ guest-image/build-kernel.sh >/dev/null
 
 step "Building the guest agent"
 target=x86_64-unknown-linux-gnu
-RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" LIBSECCOMP_LINK_TYPE=static \
     LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
     cargo build --locked --profile agent --package husk-agent --target "$target" --target-dir build/agent-target
 

@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 if [ "${1:-}" != --inside ]; then
     step "Building the end-to-end tests' init for guests"
     target=x86_64-unknown-linux-gnu
-    RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" LIBSECCOMP_LINK_TYPE=static \
         LIBSECCOMP_LIB_PATH=/usr/lib/x86_64-linux-gnu \
         cargo build --locked --profile agent --package husk-tests --bin guest-init \
         --target "$target" --target-dir build/agent-target

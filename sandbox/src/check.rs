@@ -90,7 +90,9 @@ fn guest_files(assets: &Result<Assets>) -> Item {
         Ok(assets) => {
             Item::good(NAME, format!("{}, {}", assets.kernel.display(), assets.initramfs.display()))
         }
-        Err(error) => Item::bad(NAME, error.to_string(), "build them with `make build`, or install husk completely"),
+        Err(error) => {
+            Item::bad(NAME, error.to_string(), "build them with `make build`, or install husk completely")
+        }
     }
 }
 
@@ -114,7 +116,8 @@ fn disk_space(data: &Path) -> Item {
             if free_mib >= WANTED_SPACE_MIB {
                 Item::good(NAME, found)
             } else {
-                Item::bad(NAME, found, format!("images need room: have {WANTED_SPACE_MIB} MiB free")).optional()
+                Item::bad(NAME, found, format!("images need room: have {WANTED_SPACE_MIB} MiB free"))
+                    .optional()
             }
         }
         Err(error) => Item::bad(NAME, format!("{}: {error}", existing.display()), "choose another --root"),

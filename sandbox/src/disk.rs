@@ -142,8 +142,10 @@ mod tests {
         let mut magic = [0; 2];
         std::os::unix::fs::FileExt::read_exact_at(&File::open(&path).unwrap(), &mut magic, 0x438).unwrap();
         assert_eq!(u16::from_le_bytes(magic), 0xef53, "ext4's magic number");
-        let mut names: Vec<_> =
-            fs::read_dir(dirs.disks()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dirs.disks())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, [format!("empty-{DEFAULT_SIZE_MIB}.img"), "empty.lock".into()]);
     }

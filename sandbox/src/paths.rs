@@ -28,10 +28,8 @@ impl Dirs {
         }
         let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let data = env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from);
-        let run = env::var_os("XDG_RUNTIME_DIR").map_or_else(
-            || env::temp_dir().join(format!("husk-{}", nix::unistd::geteuid())),
-            PathBuf::from,
-        );
+        let run = env::var_os("XDG_RUNTIME_DIR")
+            .map_or_else(|| env::temp_dir().join(format!("husk-{}", nix::unistd::geteuid())), PathBuf::from);
         Self { data: data.join("husk"), run: run.join("husk") }
     }
 
@@ -101,12 +99,14 @@ fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Resul
     let exe = env::current_exe().map_err(Error::io("find", "the running program"))?;
     let bin = exe.parent().unwrap_or(Path::new("/"));
     let candidates = [bin.join(in_tree).join(name), bin.join(installed).join(name)];
-    candidates.iter().find(|path| path.is_file()).map(|path| fs::canonicalize(path).unwrap_or(path.clone())).ok_or_else(
-        || Error::AssetMissing {
+    candidates
+        .iter()
+        .find(|path| path.is_file())
+        .map(|path| fs::canonicalize(path).unwrap_or(path.clone()))
+        .ok_or_else(|| Error::AssetMissing {
             what,
             looked_in: candidates.map(|path| path.display().to_string()).join(" and "),
-        },
-    )
+        })
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use husk_image::{Defaults, Image};
 use husk_protocol::{
     StdioKind,
     agent::{
-        ContainerRef, CreateContainerRequest, Empty, ProcessRef, ResizeTtyRequest, RootFs, SetupSandboxRequest,
-        SignalRequest, WaitResponse,
+        ContainerRef, CreateContainerRequest, Empty, ProcessRef, ResizeTtyRequest, RootFs,
+        SetupSandboxRequest, SignalRequest, WaitResponse,
     },
 };
 use husk_vmm::config::DiskConfig;
@@ -148,7 +148,10 @@ impl Sandbox {
             Ok(Ok(Ok(streams))) => streams,
             Ok(Ok(Err(error))) => return Err(Error::io("accept on", dir.join("vsock_1025"))(error)),
             Ok(Err(_)) => {
-                return Err(Error::AgentTimeout { seconds: request.timeout.as_secs(), console: String::new() });
+                return Err(Error::AgentTimeout {
+                    seconds: request.timeout.as_secs(),
+                    console: String::new(),
+                });
             }
             Err(error) => return Err(vm.explain(error).await),
         };
@@ -156,10 +159,17 @@ impl Sandbox {
     }
 
     /// Lets the container run, passes its stdio and signals, and ends the VM when it ends.
-    async fn attend(mut self, signals: &mut Signals, request: &RunRequest, timeline: &mut Timeline) -> Result<u8> {
-        let raw_mode = if request.container.terminal && request.interactive { RawMode::enter()? } else { None };
+    async fn attend(
+        mut self,
+        signals: &mut Signals,
+        request: &RunRequest,
+        timeline: &mut Timeline,
+    ) -> Result<u8> {
+        let raw_mode =
+            if request.container.terminal && request.interactive { RawMode::enter()? } else { None };
         let streams = std::mem::take(&mut self.streams);
-        let copiers = start_copying(streams).map_err(Error::io("copy", "the container's standard streams"))?;
+        let copiers =
+            start_copying(streams).map_err(Error::io("copy", "the container's standard streams"))?;
         let container = ContainerRef { container_id: self.id.clone(), ..Default::default() };
         let started = self.vm.agent().start_container(self.vm.soon(), &container).await;
         if let Err(error) = started {
@@ -260,7 +270,9 @@ impl Sandbox {
         if let Ok(guest) = self.vm.agent().timeline(self.vm.soon(), &Empty::default()).await {
             timeline.add_guest(&guest, now_ns());
         }
-        if let Ok(state) = husk_vmm::client::Client::connect(self.vm.control_socket()).and_then(|mut c| c.state()) {
+        if let Ok(state) =
+            husk_vmm::client::Client::connect(self.vm.control_socket()).and_then(|mut c| c.state())
+        {
             timeline.mark_at(Stage::VmmConfigured, state.configured_ns);
             timeline.mark_at(Stage::FirstInstruction, state.first_instruction_ns);
         }
@@ -340,8 +352,9 @@ fn vcpus(options: &ContainerOptions) -> Result<u8> {
 }
 
 fn mem_size_mib(options: &ContainerOptions) -> Result<u32> {
-    let wanted =
-        options.memory_bytes.map_or(DEFAULT_MEM_SIZE_MIB, |bytes| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB);
+    let wanted = options
+        .memory_bytes
+        .map_or(DEFAULT_MEM_SIZE_MIB, |bytes| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB);
     u32::try_from(wanted).map_err(|_| Error::InvalidOption(format!("{wanted} MiB of memory are too much")))
 }
 

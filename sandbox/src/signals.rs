@@ -81,7 +81,11 @@ pub fn parse(text: &str) -> Option<i32> {
     let name = text.to_ascii_uppercase();
     let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
     if let Some(offset) = name.strip_prefix("SIGRTMIN+") {
-        return offset.parse::<i32>().ok().filter(|offset| (0..=30).contains(offset)).map(|offset| 34 + offset);
+        return offset
+            .parse::<i32>()
+            .ok()
+            .filter(|offset| (0..=30).contains(offset))
+            .map(|offset| 34 + offset);
     }
     name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use husk_image::Defaults;
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    get_default_maskedpaths, get_default_mounts, get_default_readonly_paths,
+    Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
+    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts, get_default_readonly_paths,
 };
 
 use crate::{Error, Result};
@@ -223,7 +223,10 @@ fn mounts(options: &ContainerOptions) -> Result<Vec<Mount>> {
 }
 
 fn resources(options: &ContainerOptions) -> Result<LinuxResources> {
-    let mut resources = LinuxResourcesBuilder::default();
+    // No device but those that every container gets (OCI runtime spec, "Default Devices").
+    let no_devices =
+        LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build().map_err(invalid)?;
+    let mut resources = LinuxResourcesBuilder::default().devices([no_devices]);
     if let Some(bytes) = options.memory_bytes {
         let bytes = i64::try_from(bytes)
             .map_err(|_| Error::InvalidOption(format!("the memory limit of {bytes} bytes is too large")))?;
@@ -278,8 +281,11 @@ mod tests {
     fn an_entry_point_drops_the_images_command() {
         let options = ContainerOptions { entrypoint: Some("/sh".into()), ..Default::default() };
         assert_eq!(args_of(&options), ["/sh"]);
-        let options =
-            ContainerOptions { entrypoint: Some(String::new()), args: vec!["ls".into()], ..Default::default() };
+        let options = ContainerOptions {
+            entrypoint: Some(String::new()),
+            args: vec!["ls".into()],
+            ..Default::default()
+        };
         assert_eq!(args_of(&options), ["ls"]);
     }
 

@@ -38,7 +38,11 @@ pub struct Streams {
 ///
 /// # Errors
 /// When accepting fails.
-pub async fn accept(listener: &UnixListener, container_id: &str, wanted: &[StdioKind]) -> io::Result<Streams> {
+pub async fn accept(
+    listener: &UnixListener,
+    container_id: &str,
+    wanted: &[StdioKind],
+) -> io::Result<Streams> {
     let mut streams = Streams::default();
     let mut missing = wanted.to_vec();
     while !missing.is_empty() {

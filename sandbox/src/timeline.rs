@@ -7,7 +7,8 @@ use serde::Serialize;
 
 /// The host's CLOCK_MONOTONIC, in nanoseconds: the VMM's clock too.
 pub fn now_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    let now =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -148,11 +149,10 @@ mod tests {
         let guest = TimelineResponse { init_ns: 10, ready_ns: 20, now_ns: 1_000_020, ..Default::default() };
         timeline.add_guest(&guest, 5_000_000);
         let rows = timeline.rows();
-        assert_eq!(rows.iter().map(|row| row.stage).collect::<Vec<_>>(), [
-            Stage::Start,
-            Stage::Init,
-            Stage::AgentReady
-        ]);
+        assert_eq!(
+            rows.iter().map(|row| row.stage).collect::<Vec<_>>(),
+            [Stage::Start, Stage::Init, Stage::AgentReady]
+        );
         assert!((rows[2].at_ms - 3.0).abs() < 1e-9, "{rows:?}");
     }
 

@@ -98,8 +98,14 @@ pub async fn ensure(
     let mut done = 0;
     for layers in image.layers.chunks(LAYERS_PER_VM) {
         let read = |bytes| progress(done + bytes);
-        if let Err(error) = unpack_some(dirs, assets, image, layers, &unfinished.0, limit_mib, timeout, read).await {
-            return Err(if host_is_full(&dirs.disks()) { Error::HostDiskFull { path: dirs.disks() } } else { error });
+        if let Err(error) =
+            unpack_some(dirs, assets, image, layers, &unfinished.0, limit_mib, timeout, read).await
+        {
+            return Err(if host_is_full(&dirs.disks()) {
+                Error::HostDiskFull { path: dirs.disks() }
+            } else {
+                error
+            });
         }
         done += layers.iter().map(|layer| layer.size).sum::<u64>();
     }
@@ -146,7 +152,8 @@ async fn unpack_some(
     });
     let target = DiskConfig { id: TARGET.into(), path: target.into(), read_only: false };
     let disks = blobs.chain([target]).collect();
-    let mut vm = Vm::start(assets, &dir, Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, timeout }).await?;
+    let mut vm =
+        Vm::start(assets, &dir, Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, timeout }).await?;
 
     let request = UnpackRequest {
         layers: layers.iter().enumerate().map(|(index, layer)| message(serial(index), layer)).collect(),

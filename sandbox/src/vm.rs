@@ -163,7 +163,8 @@ impl VmProcess {
             rng: true,
         };
         let config_path = dir.join("vm.json");
-        let json = serde_json::to_vec(&config).map_err(io::Error::from).map_err(Error::io("write", &config_path))?;
+        let json =
+            serde_json::to_vec(&config).map_err(io::Error::from).map_err(Error::io("write", &config_path))?;
         fs::write(&config_path, json).map_err(Error::io("write", &config_path))?;
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
