@@ -3,6 +3,7 @@
 use husk_tests::{
     environment,
     husk::{Husk, shell_args},
+    install::Install,
     process::{Output, Running},
 };
 use serde_json::Value;
@@ -53,7 +54,9 @@ fn without_kvm_check_and_run_say_so() {
 
 #[test]
 fn without_permission_to_use_kvm_check_and_run_say_so() {
-    let husk = Husk::fresh();
+    let mut husk = Husk::fresh();
+    let install = Install::new();
+    husk.use_bin(install.bin());
     let as_nobody = |command: &str| {
         // Root's device, and a user who is not root, with a root directory of its own.
         let script = format!(

@@ -17,9 +17,11 @@ fn a_containers_exit_code_is_husks() {
 #[test]
 fn death_by_a_signal_is_128_and_its_number() {
     let husk = Husk::new();
-    // PID 1 of a namespace can't kill itself: a child does, and the shell passes on how it ended.
-    husk.shell(&[], "sh -c 'kill -TERM $$'").expect_code(143);
-    husk.shell(&[], "(kill -SEGV $(sh -c 'echo $PPID'))").expect_code(139);
+    // The first process of a PID namespace can't kill itself, but the kernel can: for using more CPU time than allowed.
+    husk.shell(&[], "ulimit -t 1; while :; do :; done").expect_code(137);
+    // Its children can, and a shell passes on how they ended.
+    husk.shell(&[], "sh -c 'kill -SEGV $$'; exit $?").expect_code(139);
+    husk.assert_nothing_left();
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn husks_own_failures_are_125() {
         .expect_failure(125, &["/no/such/file"]);
     husk.run(["run", "--pull", "never", "not-here", "true"])
         .expect_failure(125, &["not-here", "--pull=never"]);
-    husk.run(["run", "UPPER/case", "true"]).expect_failure(125, &["UPPER/case"]);
+    husk.run(["run", "library/UPPER", "true"]).expect_failure(125, &["library/UPPER"]);
     husk.run(["run", "--kernel", "/no/such/kernel", &busybox, "true"])
         .expect_failure(125, &["/no/such/kernel"]);
     husk.assert_nothing_left();

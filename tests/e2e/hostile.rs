@@ -2,7 +2,13 @@
 
 use std::fs;
 
-use husk_tests::{environment::image, husk::Husk, leftovers};
+use husk_tests::{
+    environment::{BUSYBOX, image},
+    fake_registry::FakeRegistry,
+    husk::Husk,
+    leftovers,
+    oci::Image,
+};
 
 /// Tries to run an image whose layers are bad.
 fn expect_bad_layers(husk: &Husk, name: &str, options: &[&str], parts: &[&str]) {
@@ -18,9 +24,10 @@ fn expect_bad_layers(husk: &Husk, name: &str, options: &[&str], parts: &[&str]) 
 #[test]
 fn layers_that_climb_out_of_the_root_are_refused() {
     let husk = Husk::fresh();
-    for name in ["climb-dotdot", "climb-inside", "climb-hardlink", "climb-whiteout"] {
+    for name in ["climb-dotdot", "climb-inside", "climb-whiteout"] {
         expect_bad_layers(&husk, name, &[], &["climbs out of the root"]);
     }
+    expect_bad_layers(&husk, "climb-hardlink", &[], &["hard link's target is not in the root"]);
 }
 
 #[test]
@@ -54,13 +61,26 @@ fn damaged_layers_are_refused() {
 #[test]
 fn absurd_manifests_are_refused_before_anything_is_downloaded() {
     let husk = Husk::fresh();
-    for (name, part) in
-        [("absurd-size", "too large"), ("wrong-size", "size"), ("no-config", ""), ("arm-only", "linux/arm64")]
-    {
+    for (name, part) in [("absurd-size", "too large"), ("wrong-size", "size"), ("arm-only", "linux/arm64")] {
         let image = image(name);
         husk.run(["run", &image]).expect_failure(125, &[part]);
         assert_eq!(husk.run(["images", "--format", "json"]).expect_code(0).out().trim(), "[]", "{name}");
         assert!(leftovers::partial_downloads(husk.root()).is_empty(), "{name}");
     }
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn a_manifest_whose_parts_the_registry_lacks_is_refused() {
+    let husk = Husk::fresh();
+    let registry = FakeRegistry::start();
+    let (manifest, blobs) = Image::of_prepared(BUSYBOX).finish();
+    for (name, missing) in [("no-config", &manifest["config"]), ("no-layer", &manifest["layers"][0])] {
+        let digest = missing["digest"].as_str().unwrap();
+        let others = blobs.iter().filter(|(name, _)| name != digest).cloned().collect();
+        registry.add(name, &manifest, others);
+        husk.run(["run", &registry.image(name)]).expect_failure(125, &["has lost", digest]);
+    }
+    assert_eq!(husk.run(["images", "--format", "json"]).expect_code(0).out().trim(), "[]");
     husk.assert_nothing_left();
 }

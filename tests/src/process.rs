@@ -213,6 +213,11 @@ impl Running {
         self.stdout.as_ref().map_or(String::new(), |(collected, _)| collected.text())
     }
 
+    /// Standard error so far, as text.
+    pub fn err(&self) -> String {
+        self.stderr.as_ref().map_or(String::new(), |(collected, _)| collected.text())
+    }
+
     /// Waits until standard output holds `text`.
     ///
     /// # Panics

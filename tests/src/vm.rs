@@ -142,7 +142,7 @@ impl Vm {
         let stream = wait_for("the guest's delegate", PATIENCE, || match self.listener.accept() {
             Ok((stream, _)) => Some(stream),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(!self.running.has_ended(), "the VMM ended; console: {}", self.console());
+                assert!(!self.running.has_ended(), "the VMM ended: {}{}", self.running.err(), self.console());
                 None
             }
             Err(error) => panic!("{error}"),
