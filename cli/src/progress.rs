@@ -88,7 +88,9 @@ impl Drop for UnpackBar {
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants of this file, tested below.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 #[cfg(test)]

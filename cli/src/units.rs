@@ -17,8 +17,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
         _ => (number, 0),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !(fraction.is_empty() || digits(fraction)) || (fraction.is_empty() && number.contains('.')) {
+    let digits =
+        |part: &str| !part.is_empty() && part.len() <= 15 && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole)
+        || !(fraction.is_empty() || digits(fraction))
+        || (fraction.is_empty() && number.contains('.'))
+    {
         return Err("expected a size such as 512m or 2g".into());
     }
     let whole: u64 = whole.parse().map_err(|_| "too large")?;
@@ -52,7 +56,13 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a number of CPUs from 0.01 to 32, such as 1.5";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || fraction.len() > 3 || whole.len() > 3 || text.is_empty() || text == "." {
+    if !digits(whole)
+        || !digits(fraction)
+        || fraction.len() > 3
+        || whole.len() > 3
+        || text.is_empty()
+        || text == "."
+    {
         return Err(EXPECTED.into());
     }
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| EXPECTED)? };
@@ -118,7 +128,9 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "m", "-1", "1.", ".5g", "1x", "1 g", "99999999999999999999", "999999999999999t", "1.2.3m"] {
+        for text in
+            ["", "m", "-1", "1.", ".5g", "1x", "1 g", "99999999999999999999", "999999999999999t", "1.2.3m"]
+        {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert!(parse_memory("5m").is_err());

@@ -1,7 +1,14 @@
 //! What the host and the guest agent say to each other: the agent's ttrpc API (`agent.proto`), the vsock ports, and the
 //! first line of a stdio stream.
 
-#[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, clippy::unwrap_used, unreachable_pub)]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    unreachable_pub
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }

@@ -26,7 +26,8 @@ pub(crate) fn run(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
                 output::print_line(&format!("         -> {remedy}"))?;
             }
         }
-        let verdict = if report.usable { "This machine can run husk." } else { "This machine can't run husk yet." };
+        let verdict =
+            if report.usable { "This machine can run husk." } else { "This machine can't run husk yet." };
         output::print_line(verdict)?;
     }
     Ok(if report.usable { 0 } else { UNUSABLE })

@@ -20,7 +20,8 @@ pub(crate) async fn run(dirs: &Dirs, args: &PullArgs) -> anyhow::Result<u8> {
 /// Downloads an image, with bars on a terminal.
 pub(crate) async fn pull(store: &Store, reference: &Reference, quiet: bool) -> anyhow::Result<Image> {
     let bars = if quiet { Bars::hidden() } else { Bars::on_terminal() };
-    let image = husk_image::pull(store, reference, &PullOptions::default(), &|step| bars.update(&step)).await?;
+    let image =
+        husk_image::pull(store, reference, &PullOptions::default(), &|step| bars.update(&step)).await?;
     bars.clear();
     Ok(image)
 }

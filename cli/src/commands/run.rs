@@ -95,7 +95,8 @@ fn resolve_env(entry: &str) -> Option<String> {
 
 /// Docker's format: an entry per line; lines that are empty or begin with # are skipped.
 fn read_env_file(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read env file {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read env file {}", path.display()))?;
     parse_env_lines(&text).with_context(|| format!("in env file {}", path.display()))
 }
 
