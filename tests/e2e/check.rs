@@ -61,7 +61,7 @@ fn without_permission_to_use_kvm_check_and_run_say_so() {
         // Root's device, and a user who is not root, with a root directory of its own.
         let script = format!(
             "mknod -m 600 /dev/kvm c 10 232; chmod 755 \"$ROOT\"; mkdir -p \"$ROOT/own\"; chown 65534 \"$ROOT/own\"; \
-             export HUSK_ROOT=\"$ROOT/own\"; exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$HUSK\" {command}"
+             export HUSK_ROOT=\"$ROOT/own\" HOME=\"$ROOT/own\"; exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$HUSK\" {command}"
         );
         in_private_dev(&husk, &script)
     };
