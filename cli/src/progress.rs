@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use husk_image::{BlobState, Image, Progress};
@@ -54,7 +53,7 @@ impl Bars {
     }
 }
 
-/// One bar for the unpacking of an image; it appears with the first step.
+/// One bar for the unpacking of an image. It is drawn from the first step on: most images are unpacked already.
 pub(crate) struct UnpackBar {
     bar: ProgressBar,
 }
@@ -62,25 +61,28 @@ pub(crate) struct UnpackBar {
 impl UnpackBar {
     pub(crate) fn new(image: &Image) -> Self {
         let total = image.layers.iter().map(|layer| layer.size).sum();
-        let bar = ProgressBar::new(total).with_style(style(BAR)).with_prefix("image");
-        bar.set_message("unpacking");
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        let bar = bar.with_style(style(BAR)).with_prefix("image").with_message("unpacking");
         Self { bar }
     }
 
-    /// So many bytes of the layers have been unpacked.
+    /// So many bytes of the layers have been unpacked. With the last ones the bar leaves the screen to the container.
     pub(crate) fn update(&self, bytes: u64) {
-        self.bar.set_position(bytes);
         if bytes >= self.bar.length().unwrap_or(0) {
             self.bar.finish_and_clear();
-        } else {
-            self.bar.enable_steady_tick(Duration::from_millis(200));
+            return;
         }
+        if self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.set_position(bytes);
     }
 }
 
 impl Drop for UnpackBar {
     fn drop(&mut self) {
-        if !self.bar.is_finished() && self.bar.position() > 0 {
+        // When unpacking failed: the error gets a clean line.
+        if !self.bar.is_hidden() && !self.bar.is_finished() {
             self.bar.finish_and_clear();
         }
     }

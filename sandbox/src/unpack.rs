@@ -109,6 +109,7 @@ pub async fn ensure(
         }
         done += layers.iter().map(|layer| layer.size).sum::<u64>();
     }
+    progress(done);
     keep(&unfinished.0, &disk)?;
     Ok(disk)
 }
