@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
     let dirs = Dirs::new(cli.root.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => commands::run::run(&dirs, args, timeline).await,
             Command::Pull(args) => commands::pull::run(&dirs, &args).await,
@@ -46,5 +46,8 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
             Command::Check(args) => commands::check::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),
         }
-    })
+    });
+    // Threads that still copy standard streams end with the process; nobody waits for them.
+    runtime.shutdown_background();
+    result
 }

@@ -9,7 +9,12 @@ pub(crate) const FAILURE: u8 = 125;
 
 /// Prints an error with all its causes, once, on one line where they are short.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    eprintln!("husk: {error:#}");
+    print_note(&format!("husk: {error:#}\n"));
+}
+
+/// Prints text to standard error. That may be a terminal which is gone, and then nobody misses it.
+pub(crate) fn print_note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The exit code that an error asks for.

@@ -173,6 +173,8 @@ impl VmProcess {
         command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(&control);
         command.arg("--lifeline").arg(lifeline_end.as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
+        // A terminal sends its signals to husk's whole group: they are for the container, not for the VM's existence.
+        command.process_group(0);
         inherit(&mut command, [OwnedFd::from(lifeline_end), duplicate(dir.lock())?]);
         let child = command.spawn().map_err(|source| Error::Spawn {
             program: assets.vmm.display().to_string(),

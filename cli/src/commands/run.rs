@@ -19,6 +19,7 @@ use husk_sandbox::{
 use super::pull::pull;
 use crate::{
     args::{Format, PullPolicy, RunArgs},
+    output,
     progress::UnpackBar,
 };
 
@@ -43,8 +44,10 @@ pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline)
         husk_sandbox::run::run(dirs, &assets, &request, &mut timeline, |bytes| bar.update(bytes)).await?;
     match args.timings {
         None => {}
-        Some(Format::Table) => eprint!("{timeline}"),
-        Some(Format::Json) => eprintln!("{}", serde_json::to_string(&timeline.rows())?),
+        Some(Format::Table) => output::print_note(&timeline.to_string()),
+        Some(Format::Json) => {
+            output::print_note(&format!("{}\n", serde_json::to_string(&timeline.rows())?));
+        }
     }
     Ok(exit_code)
 }
