@@ -4,11 +4,10 @@ use std::io::Read;
 
 use husk_tests::{
     husk::{Husk, shell_args},
-    oci::noise,
+    oci::{digest, noise},
     process::Running,
     wait::{PATIENCE, wait_until},
 };
-use sha2::{Digest, Sha256};
 
 #[test]
 fn twenty_megabytes_go_in_and_come_out_the_same() {
@@ -23,17 +22,19 @@ fn twenty_megabytes_go_in_and_come_out_the_same() {
 
 #[test]
 fn fifty_megabytes_of_output_arrive_before_husk_ends() {
-    let husk = Husk::new();
-    let output = husk.shell(&[], "seq 1 10000000 | head -c 50000000").expect_code(0);
-    let mut expected = String::with_capacity(60_000_000);
-    for number in 1..=7_000_000 {
-        expected.push_str(&format!("{number}\n"));
+    const BLOCK: usize = 1_000_000;
+    let script = "head -c 1000000 /dev/urandom >/block; sha256sum </block >&2; \
+                  n=100; while [ $n -lt 150 ]; do echo $n; cat /block; n=$((n + 1)); done";
+    let output = Husk::new().shell(&[], script).expect_code(0);
+    assert_eq!(output.stdout.len(), 50 * (BLOCK + 4));
+    let block = &output.stdout[4..4 + BLOCK];
+    assert!(output.err().starts_with(digest(block).trim_start_matches("sha256:")));
+    for (piece, number) in output.stdout.chunks(BLOCK + 4).zip(100..) {
+        assert!(
+            piece[..4] == *format!("{number}\n").as_bytes() && piece[4..] == *block,
+            "block {number} is damaged"
+        );
     }
-    assert_eq!(output.stdout.len(), 50_000_000);
-    assert!(
-        Sha256::digest(&output.stdout) == Sha256::digest(&expected.as_bytes()[..50_000_000]),
-        "the bytes differ"
-    );
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn a_reader_that_leaves_ends_the_writer() {
 #[test]
 fn a_slow_reader_loses_nothing_and_holds_up_nothing_else() {
     let husk = Husk::new();
-    let script = "seq 1 1000000 & read line; echo heard $line >&2; wait";
+    let script = "seq 1 300000 & read line; echo heard $line >&2; wait";
     let mut running = Running::start_unread(&mut husk.command(shell_args(&["-i"], script)));
     let mut stdout = running.take_stdout();
     // Nobody reads, and the buffers on the way fill up. The other streams still work.
@@ -108,7 +109,7 @@ fn a_slow_reader_loses_nothing_and_holds_up_nothing_else() {
         }
     }
     running.finish().expect_code(0);
-    let expected: Vec<u8> = (1..=1_000_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+    let expected: Vec<u8> = (1..=300_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
     assert!(got == expected, "{} bytes instead of {}", got.len(), expected.len());
 }
 

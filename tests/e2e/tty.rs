@@ -23,7 +23,8 @@ fn a_terminal_has_the_users_size_and_type() {
 #[test]
 fn a_resized_window_is_told_to_the_container() {
     let husk = Husk::new();
-    let script = "trap 'echo now $(stty size); exit' WINCH; echo ready; while :; do sleep 1000 & wait; done";
+    let script =
+        "trap 'echo now $(stty size); exit 0' WINCH; echo ready; while :; do sleep 1000 & wait; done";
     let (mut terminal, running) = Terminal::start(husk.command(shell_args(INTERACTIVE, script)), 24, 80);
     terminal.wait_for("ready");
     terminal.resize(50, 120);
@@ -56,6 +57,19 @@ fn interrupts_and_the_end_of_input_are_keys() {
     terminal.type_keys("\u{4}");
     terminal.wait_for("done");
     terminal.finish(running).expect_code(0);
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn without_t_the_terminals_interrupt_is_a_signal_for_the_container_alone() {
+    let husk = Husk::new();
+    let script = "trap 'echo interrupted; exit 40' INT; echo ready; while :; do sleep 1000 & wait; done";
+    let (mut terminal, running) = Terminal::start(husk.command(shell_args(&["-i"], script)), 24, 80);
+    terminal.wait_for("ready");
+    terminal.type_keys("\u{3}");
+    // The terminal sends it to husk and to all that husk has started.
+    let output = terminal.finish(running).expect_code(40);
+    assert!(output.out().ends_with("interrupted\r\n"), "{}", output.out());
     husk.assert_nothing_left();
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::{OpenptyResult, Winsize, openpty},
     sys::termios::{Termios, tcgetattr},
@@ -37,6 +38,10 @@ impl Terminal {
     /// When terminal or process can't be made.
     pub fn start(mut command: Command, rows: u16, columns: u16) -> (Self, Running) {
         let OpenptyResult { master, slave } = openpty(Some(&size(rows, columns)), None).unwrap();
+        for end in [&master, &slave] {
+            // Or the process would have the user's side, too, and nobody could hang up on it.
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         let take_terminal = || {
