@@ -52,6 +52,6 @@ left=$(
     pgrep -a husk || true
     find "$HUSK_TEST_ROOT/run" "$HUSK_TEST_ROOT/data/scratch" -mindepth 1 ! -name lock ! -name names
     find "$HUSK_TEST_ROOT/data/disks" -name '*.tmp'
-    find /tmp -maxdepth 1 \( -name 'husk-*' -o -name 'vm-*' \)
+    find /tmp -maxdepth 1 -newer "$registry_state/env" \( -name 'husk-*' -o -name 'vm-*' \)
 )
 [ -z "$left" ] || { printf 'left behind:\n%s\n' "$left" >&2; exit 1; }
