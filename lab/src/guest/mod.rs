@@ -2,6 +2,7 @@
 //! how it ended. The host then ends the machine.
 
 mod command;
+mod idle_vm;
 mod mounts;
 mod system;
 
@@ -35,6 +36,7 @@ pub(crate) fn init() -> Result<u8> {
 /// Only comes back when something failed before the host could be told.
 fn serve() -> Result<()> {
     system::early()?;
+    let idle_vm = idle_vm::hold()?;
     let mut control = open_port(1)?;
     let request: Request = wire::receive(&mut control).context("cannot read the request")?;
     let report = match prepare(&request).and_then(|ports| command::run(&request, &control, ports)) {
@@ -44,7 +46,9 @@ fn serve() -> Result<()> {
         }
     };
     wire::send(&mut control, &report).context("cannot report")?;
-    system::wait_for_hang_up(&control)
+    let ended = system::wait_for_hang_up(&control);
+    drop(idle_vm);
+    ended
 }
 
 fn prepare(request: &Request) -> Result<[File; 2]> {
