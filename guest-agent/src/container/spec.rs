@@ -118,7 +118,7 @@ mod tests {
     fn json(user: &str, env: &str, readonly: bool) -> String {
         format!(
             r#"{{"ociVersion":"1.1.0","root":{{"path":"ignored","readonly":{readonly}}},"mounts":[],"linux":{{}},
-            "process":{{"user":{user},"args":["sh"],"env":[{env}],"cwd":"/work/dir"}}}}"#
+            "process":{{"user":{user},"args":["sh"],"env":[{env}],"cwd":"/srv/app"}}}}"#
         )
     }
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(process.env().as_ref().unwrap(), &["A=1", "HOME=/var/www"]);
         assert_eq!(spec.root().as_ref().unwrap().path(), dir.path());
         assert_eq!(spec.linux().as_ref().unwrap().cgroups_path().as_ref().unwrap(), Path::new("/husk/c1"));
-        assert!(dir.path().join("work/dir").is_dir() && dir.path().join("data").is_dir());
+        assert!(dir.path().join("srv/app").is_dir() && dir.path().join("data").is_dir());
         assert!(spec.mounts().as_ref().unwrap().is_empty());
     }
 
