@@ -9,10 +9,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::{
-    control::{Nothing, Op, Request, Response, State},
-    metrics::Metrics,
-};
+use crate::control::{MetricsFormat, Nothing, Request, Response, State};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,15 +53,15 @@ impl Client {
     /// # Errors
     /// As of [`ClientError`]; so for all others.
     pub fn state(&mut self) -> Result<State, ClientError> {
-        self.ask(Op::State)
+        self.ask(&Request::State {})
     }
 
     /// The VM's counters.
     ///
     /// # Errors
     /// As of [`ClientError`].
-    pub fn metrics(&mut self) -> Result<Metrics, ClientError> {
-        self.ask(Op::Metrics)
+    pub fn metrics(&mut self) -> Result<serde_json::Value, ClientError> {
+        self.ask(&Request::Metrics { format: MetricsFormat::Json })
     }
 
     /// Stops all vCPUs; returns when they have stopped.
@@ -72,7 +69,7 @@ impl Client {
     /// # Errors
     /// As of [`ClientError`].
     pub fn pause(&mut self) -> Result<(), ClientError> {
-        self.ask::<Nothing>(Op::Pause).map(drop)
+        self.ask::<Nothing>(&Request::Pause {}).map(drop)
     }
 
     /// Lets all vCPUs go on.
@@ -80,7 +77,7 @@ impl Client {
     /// # Errors
     /// As of [`ClientError`].
     pub fn resume(&mut self) -> Result<(), ClientError> {
-        self.ask::<Nothing>(Op::Resume).map(drop)
+        self.ask::<Nothing>(&Request::Resume {}).map(drop)
     }
 
     /// Ends the VM at once.
@@ -88,11 +85,11 @@ impl Client {
     /// # Errors
     /// As of [`ClientError`].
     pub fn shutdown(&mut self) -> Result<(), ClientError> {
-        self.ask::<Nothing>(Op::Shutdown).map(drop)
+        self.ask::<Nothing>(&Request::Shutdown {}).map(drop)
     }
 
-    fn ask<T: DeserializeOwned>(&mut self, op: Op) -> Result<T, ClientError> {
-        let mut line = serde_json::to_vec(&Request { op })?;
+    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+        let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line)?;
         let mut answer = Vec::new();

@@ -15,6 +15,7 @@ mod log;
 pub mod memory;
 pub mod metrics;
 pub mod probe;
+pub mod rate_limit;
 pub mod runner;
 pub mod time;
 pub mod vcpu;

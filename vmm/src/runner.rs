@@ -14,7 +14,8 @@ use vmm_sys_util::{
 use crate::{
     bus::GuestEnd,
     config::VmConfig,
-    control::{Nothing, Op, Request, Response, Server, State, Status, to_line},
+    control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    metrics::prometheus,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
     vm::{Vm, VmError},
@@ -134,7 +135,7 @@ pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunE
                     let stamps = Stamps { started_ns, configured_ns };
                     // epoll forgets a connection that this closes.
                     server.serve(fd, |request| {
-                        told |= request.op == Op::Shutdown;
+                        told |= request == Request::Shutdown {};
                         answer(&mut vm, config, stamps, request)
                     });
                     if told {
@@ -159,8 +160,8 @@ struct Stamps {
 }
 
 fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> String {
-    match request.op {
-        Op::State => to_line(&Response::Ok(State {
+    match request {
+        Request::State {} => to_line(&Response::Ok(State {
             status: if vm.is_running() { Status::Running } else { Status::Paused },
             vcpus: config.vcpus,
             mem_size_mib: config.mem_size_mib,
@@ -168,16 +169,20 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             configured_ns: stamps.configured_ns,
             first_instruction_ns: vm.first_instruction_ns(),
         })),
-        Op::Metrics => to_line(&Response::Ok(vm.metrics())),
-        Op::Pause => {
+        Request::Metrics { format } => match (vm.metrics(), format) {
+            (Ok(metrics), MetricsFormat::Json) => to_line(&Response::Ok(metrics)),
+            (Ok(metrics), MetricsFormat::Prometheus) => to_line(&Response::Ok(prometheus::render(&metrics))),
+            (Err(error), _) => to_line(&Response::<Nothing>::Error(format!("no metrics: {error}"))),
+        },
+        Request::Pause {} => {
             vm.pause();
             to_line(&Response::Ok(Nothing {}))
         }
-        Op::Resume => {
+        Request::Resume {} => {
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
-        Op::Shutdown => to_line(&Response::Ok(Nothing {})),
+        Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
 }
 

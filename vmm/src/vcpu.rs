@@ -26,7 +26,7 @@ use vmm_sys_util::{
 
 use crate::{
     bus::{Bus, GuestEnd},
-    metrics::Counters,
+    metrics::VcpuCounters,
     time::monotonic_ns,
 };
 
@@ -99,9 +99,7 @@ impl Reporter {
 #[derive(Debug)]
 pub struct Shared {
     /// The devices.
-    pub bus: Arc<Bus>,
-    /// What is counted.
-    pub counters: Arc<Counters>,
+    pub bus: Bus,
     /// When the guest's first instruction ran, as [`monotonic_ns`]; 0 before that.
     pub first_instruction_ns: AtomicU64,
 }
@@ -133,9 +131,15 @@ impl VcpuHandle {
     ///
     /// # Errors
     /// When the thread can't be made.
-    pub fn spawn(id: u8, fd: VcpuFd, shared: Arc<Shared>, reporter: Reporter) -> io::Result<Self> {
+    pub fn spawn(
+        id: u8,
+        fd: VcpuFd,
+        shared: Arc<Shared>,
+        exits: Arc<VcpuCounters>,
+        reporter: Reporter,
+    ) -> io::Result<Self> {
         let (commands, receiver) = channel();
-        let vcpu = Vcpu { id, fd, shared, commands: receiver, state: State::Paused };
+        let vcpu = Vcpu { id, fd, shared, exits, commands: receiver, state: State::Paused };
         let thread =
             std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
                 match catch_unwind(AssertUnwindSafe(|| vcpu.main())) {
@@ -215,6 +219,7 @@ struct Vcpu {
     id: u8,
     fd: VcpuFd,
     shared: Arc<Shared>,
+    exits: Arc<VcpuCounters>,
     commands: Receiver<Command>,
     state: State,
 }
@@ -278,26 +283,26 @@ impl Vcpu {
 
     /// Runs guest code until it needs something. Returns an event if that was the end.
     fn enter_guest(&mut self) -> Option<Event> {
-        let (bus, exits) = (&self.shared.bus, &self.shared.counters.exits);
+        let (bus, exits) = (&self.shared.bus, &self.exits);
         let stopped = |reason: String| Some(Event::Failed(VcpuError::Stopped { vcpu: self.id, reason }));
         match self.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => {
-                exits.mmio.add(1);
+                exits.mmio_exits.add(1);
                 bus.mmio_read(address, data);
                 None
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
-                exits.mmio.add(1);
+                exits.mmio_exits.add(1);
                 bus.mmio_write(address, data);
                 None
             }
             Ok(VcpuExit::IoIn(port, data)) => {
-                exits.pio.add(1);
+                exits.pio_exits.add(1);
                 bus.pio_read(port, data);
                 None
             }
             Ok(VcpuExit::IoOut(port, data)) => {
-                exits.pio.add(1);
+                exits.pio_exits.add(1);
                 bus.pio_write(port, data).map(Event::Ended)
             }
             Ok(VcpuExit::Shutdown) => Some(Event::Ended(GuestEnd::TripleFault)),
@@ -306,7 +311,7 @@ impl Vcpu {
             }
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => Some(Event::Ended(GuestEnd::Panic)),
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {
-                exits.other.add(1);
+                exits.other_exits.add(1);
                 None
             }
             Ok(VcpuExit::InternalError) => {
@@ -320,7 +325,7 @@ impl Vcpu {
             }
             Ok(other) => stopped(format!("unexpected exit {other:?}")),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                exits.other.add(1);
+                exits.other_exits.add(1);
                 None
             }
             Err(source) => Some(Event::Failed(VcpuError::Run { vcpu: self.id, source })),

@@ -23,7 +23,7 @@ use crate::{
     console::Console,
     cpu, layout,
     memory::{self, MemoryError},
-    metrics::{Counters, Metrics},
+    metrics::{Counters, VcpuCounters},
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
@@ -101,7 +101,7 @@ pub struct Vm {
     // Dropped first: the threads use all the rest.
     vcpus: Vec<VcpuHandle>,
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
+    counters: Counters,
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
@@ -134,10 +134,8 @@ impl Vm {
         let transports = attach(&fd, &mem, devices, &slots)?;
         let console = config.console.as_ref().map(|path| create_console(&fd, path)).transpose()?;
 
-        let counters = Arc::new(counters);
         let shared = Arc::new(Shared {
-            bus: Arc::new(Bus::new(mem, transports, console)),
-            counters: counters.clone(),
+            bus: Bus::new(mem, transports, console),
             first_instruction_ns: AtomicU64::new(0),
         });
         install_kick_handler().map_err(os("install a signal handler"))?;
@@ -153,7 +151,9 @@ impl Vm {
             set_up_registers(&vcpu, (id == 0).then_some(entry)).map_err(kvm("set a vCPU's registers"))?;
             let wakeup = wakeup.try_clone().map_err(os("duplicate an eventfd"))?;
             let reporter = Reporter { events: sender.clone(), wakeup };
-            let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), reporter);
+            let exits = Arc::<VcpuCounters>::default();
+            counters.vcpus.push(exits.clone());
+            let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
         Ok(Self { vcpus, shared, counters, events, wakeup, running: false, _fd: fd })
@@ -198,8 +198,11 @@ impl Vm {
     }
 
     /// What was counted so far.
-    pub fn metrics(&self) -> Metrics {
-        self.counters.snapshot()
+    ///
+    /// # Errors
+    /// When it is not JSON: a bug.
+    pub fn metrics(&self) -> serde_json::Result<serde_json::Value> {
+        serde_json::to_value(&self.counters)
     }
 
     /// Writes out what is held back of the console's output.

@@ -3,7 +3,8 @@
 //! | ask | answer |
 //! |---|---|
 //! | `{"op":"state"}` | `{"ok":{...}}` with a [`State`] |
-//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::metrics::Metrics`] |
+//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::metrics::Counters`] |
+//! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
@@ -21,27 +22,35 @@ pub use server::{MAX_CONNECTIONS, Progress, Server};
 pub const MAX_LINE: usize = 4096;
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// What to do.
-    pub op: Op,
+// Braces make fields that are not known errors, where there are no fields as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Tell the state.
+    State {},
+    /// Tell the counters.
+    Metrics {
+        /// In which form.
+        #[serde(default)]
+        format: MetricsFormat,
+    },
+    /// Stop all vCPUs.
+    Pause {},
+    /// Let all vCPUs go on.
+    Resume {},
+    /// End the VM at once.
+    Shutdown {},
 }
 
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The form of the counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// Tell the state.
-    State,
-    /// Tell the counters.
-    Metrics,
-    /// Stop all vCPUs.
-    Pause,
-    /// Let all vCPUs go on.
-    Resume,
-    /// End the VM at once.
-    Shutdown,
+pub enum MetricsFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// A string of Prometheus text.
+    Prometheus,
 }
 
 /// What is answered.

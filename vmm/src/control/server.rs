@@ -114,7 +114,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
 
     use super::*;
-    use crate::control::{Nothing, Op};
+    use crate::control::Nothing;
 
     fn pair() -> (tempfile::TempDir, Server, UnixStream, RawFd) {
         let dir = tempfile::tempdir().unwrap();
@@ -135,10 +135,10 @@ mod tests {
         client.write_all(b"{\"op\":\"pause\"}\n{\"op\":\"explode\"}\n{\"op\"").unwrap();
         let mut seen = Vec::new();
         let progress = server.serve(fd, |request| {
-            seen.push(request.op);
+            seen.push(request.clone());
             ok(request)
         });
-        assert_eq!((progress, seen), (Progress::Open, vec![Op::Pause]));
+        assert_eq!((progress, seen), (Progress::Open, vec![Request::Pause {}]));
         let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), r#"{"ok":{}}"#);
         assert!(lines.next().unwrap().unwrap().starts_with(r#"{"error":"not a request: unknown variant"#));

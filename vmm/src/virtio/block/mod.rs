@@ -16,14 +16,16 @@ use virtio_bindings::{
 };
 
 use super::{ActivateError, Activation, VirtioDevice, Worker, serve::Server};
-use crate::{config::DiskConfig, metrics::DiskCounters};
+use crate::config::DiskConfig;
 
 mod disk;
+mod metrics;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use disk::DiskError;
+pub use metrics::DiskCounters;
 
 use disk::Disk;
 

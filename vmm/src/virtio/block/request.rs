@@ -5,13 +5,13 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
 
-use super::disk::{Disk, SECTOR};
-use crate::{
-    metrics::DiskCounters,
-    virtio::{
-        segments::{Buffer, Segments},
-        serve::ServeError,
-    },
+use super::{
+    DiskCounters,
+    disk::{Disk, SECTOR},
+};
+use crate::virtio::{
+    segments::{Buffer, Segments},
+    serve::ServeError,
 };
 
 const HEADER_LEN: usize = 16;
