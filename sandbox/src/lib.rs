@@ -1,6 +1,7 @@
 //! A pod's life: plans disks and VM, starts the VMM, speaks to the guest's agent, keeps state on disk, and cleans up
 //! whatever way it ends. Every front end is thin over this crate.
 
+pub mod cgroup;
 pub mod check;
 pub mod disk;
 pub mod error;

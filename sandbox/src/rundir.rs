@@ -1,5 +1,7 @@
 //! One directory per running sandbox, and the cleaning up after those that were killed.
 //!
+//! A sandbox's id begins with a number that no other living one has, from which its VMM's user id comes.
+//!
 //! A sandbox's directory holds a `lock` file, flocked for as long as husk or its VMM lives: the VMM inherits the
 //! descriptor, so a free lock means that neither is left. Directories are made and swept under one lock of the whole
 //! run directory, so nobody sees a directory whose lock is not yet taken.
@@ -12,12 +14,16 @@ use std::{
 };
 
 use crate::{
-    Error, Result,
+    Error, Result, cgroup,
     paths::{Dirs, make_private_dir},
 };
 
 const LOCK: &str = "lock";
 const NAMES: &str = "names";
+/// Hexadecimal digits of an id that are a number of their own.
+const NUMBER_LEN: usize = 6;
+/// User ids from here on, 16 million of them, are husk's: above those that systems give to users, services and containers.
+const FIRST_UID: u32 = 2_000_000_000;
 
 /// A running sandbox's directory. Dropping it removes everything the sandbox had on disk.
 #[derive(Debug)]
@@ -41,7 +47,7 @@ impl RunDir {
         let _guard = lock_file(&dirs.run.join(LOCK), Wait::Yes)?;
         sweep(dirs)?;
 
-        let id = new_id()?;
+        let id = new_id(&dirs.run)?;
         let path = dirs.run.join(&id);
         let name_link = name.map(|name| claim_name(dirs, name, &id)).transpose()?;
         make_private_dir(&path)?;
@@ -54,6 +60,11 @@ impl RunDir {
     /// The sandbox's id: 32 hexadecimal digits.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// A user id that no other living sandbox of this husk has.
+    pub fn uid(&self) -> u32 {
+        FIRST_UID + number(&self.id)
     }
 
     /// A path inside the directory.
@@ -132,6 +143,9 @@ fn sweep(dirs: &Dirs) -> Result<()> {
             continue;
         }
         if lock_file(&path.join(LOCK), Wait::No)?.is_some() {
+            if let Some(id) = entry.file_name().to_str() {
+                cgroup::sweep(id);
+            }
             fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
         }
     }
@@ -163,7 +177,25 @@ fn is_id(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn new_id() -> Result<String> {
+/// The number that an id begins with.
+fn number(id: &str) -> u32 {
+    id.get(..NUMBER_LEN).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
+
+/// An id whose number no other in `run` has.
+fn new_id(run: &Path) -> Result<String> {
+    let entries = fs::read_dir(run).map_err(Error::io("read", run))?;
+    let taken: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().map(number)).collect();
+    loop {
+        let id = random_id()?;
+        if !taken.contains(&number(&id)) {
+            return Ok(id);
+        }
+    }
+}
+
+fn random_id() -> Result<String> {
     use std::fmt::Write;
     let mut random = [0_u8; 16];
     // SAFETY: the pointer and length describe `random`, which getrandom fills.

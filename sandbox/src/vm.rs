@@ -10,7 +10,10 @@ use std::{
 };
 
 use husk_protocol::{agent_ttrpc::AgentClient, port};
-use husk_vmm::config::{DiskConfig, VmConfig, VsockConfig};
+use husk_vmm::{
+    config::{DiskConfig, VmConfig, VsockConfig},
+    jail::{JailConfig, SeccompMode},
+};
 use tokio::{
     net::UnixListener,
     process::{Child, Command},
@@ -18,7 +21,12 @@ use tokio::{
 };
 use ttrpc::asynchronous::{Client, transport::Socket};
 
-use crate::{Error, Result, paths::Assets, rundir::RunDir};
+use crate::{
+    Error, Result,
+    cgroup::Cgroup,
+    paths::{Assets, make_private_dir},
+    rundir::RunDir,
+};
 
 /// Default time that a VM has to boot and an agent to answer a request, in seconds.
 pub const DEFAULT_TIMEOUT_S: u64 = 30;
@@ -31,6 +39,10 @@ const CMDLINE: &str = "quiet panic=-1 earlyprintk=ttyS0,keep 8250.nr_uarts=0 ran
 
 const CONSOLE_LINES: usize = 20;
 const CONSOLE_BYTES: u64 = 16 * 1024;
+
+/// The directory of the VM's sockets, which is all that a jailed VMM can reach; and the one that stands for the guest.
+const SOCKETS: &str = "vsock";
+const GUEST_SOCKET: &str = "guest";
 
 /// The guest's vsock address; each VM has a vsock of its own, so it needs not be unique.
 const GUEST_CID: u32 = 3;
@@ -74,11 +86,17 @@ impl Vm {
     /// console's last lines.
     pub async fn start(assets: &Assets, dir: &RunDir, plan: Plan) -> Result<Self> {
         let timeout = plan.timeout;
+        // Only root can give the VMM another user.
+        let uid = nix::unistd::geteuid().is_root().then(|| dir.uid());
+        make_private_dir(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
-        let mut process = VmProcess::spawn(assets, dir, plan)?;
+        for path in [dir.join(SOCKETS), port_path(dir, port::AGENT), port_path(dir, port::STDIO)] {
+            std::os::unix::fs::chown(&path, uid, uid).map_err(Error::io("change the owner of", path))?;
+        }
+        let mut process = VmProcess::spawn(assets, dir, uid, plan)?;
         let socket = tokio::select! {
-            accepted = agent_listener.accept() => accepted.map_err(Error::io("accept on", dir.join("vsock")))?.0,
+            accepted = agent_listener.accept() => accepted.map_err(Error::io("accept on", dir.join(SOCKETS)))?.0,
             _ = process.child.wait() => return Err(Error::VmDied { reason: process.last_words() }),
             () = tokio::time::sleep(timeout) => {
                 let console = process.console_tail().map_or(String::new(), |tail| format!("; its console ends with:\n{tail}"));
@@ -133,8 +151,12 @@ impl Vm {
 }
 
 fn listen(dir: &RunDir, port: u32) -> Result<UnixListener> {
-    let path = dir.join(&format!("vsock_{port}"));
+    let path = port_path(dir, port);
     UnixListener::bind(&path).map_err(Error::io("listen on", path))
+}
+
+fn port_path(dir: &RunDir, port: u32) -> PathBuf {
+    dir.join(SOCKETS).join(format!("{GUEST_SOCKET}_{port}"))
 }
 
 /// The VMM's process and what it leaves to read. It is killed when dropped, and it ends by itself when husk does: its
@@ -142,6 +164,8 @@ fn listen(dir: &RunDir, port: u32) -> Result<UnixListener> {
 #[derive(Debug)]
 struct VmProcess {
     child: Child,
+    /// Dropped after the process, which is killed then.
+    _cgroup: Option<Cgroup>,
     _lifeline: io::PipeWriter,
     control: PathBuf,
     console: PathBuf,
@@ -149,8 +173,9 @@ struct VmProcess {
 }
 
 impl VmProcess {
-    fn spawn(assets: &Assets, dir: &RunDir, plan: Plan) -> Result<Self> {
+    fn spawn(assets: &Assets, dir: &RunDir, uid: Option<u32>, plan: Plan) -> Result<Self> {
         let (control, console, log) = (dir.join("control"), dir.join("console.log"), dir.join("vmm.log"));
+        let cgroup = Cgroup::create(dir.id(), plan.mem_size_mib)?;
         let config = VmConfig {
             kernel: assets.kernel.clone(),
             initramfs: Some(assets.initramfs.clone()),
@@ -158,9 +183,14 @@ impl VmProcess {
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
             disks: plan.disks,
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join("vsock") }),
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join(SOCKETS).join(GUEST_SOCKET) }),
             console: Some(console.clone()),
             rng: true,
+            jail: Some(JailConfig {
+                uid,
+                cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().into()),
+                seccomp: SeccompMode::Kill,
+            }),
         };
         let config_path = dir.join("vm.json");
         let json =
@@ -181,7 +211,7 @@ impl VmProcess {
             hint: "install husk completely",
             source,
         })?;
-        Ok(Self { child, _lifeline: lifeline, control, console, log })
+        Ok(Self { child, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
     }
 
     /// Why a VMM that has ended did so: its own message, and the end of the guest's console.

@@ -7,6 +7,7 @@ mod exit_codes;
 mod host_disk;
 mod hostile;
 mod images;
+mod jail;
 mod kill9;
 mod programs;
 mod run_options;

@@ -48,7 +48,8 @@ fn keys_reach_the_container_and_are_echoed_by_it() {
 #[test]
 fn interrupts_and_the_end_of_input_are_keys() {
     let husk = Husk::new();
-    let script = "trap 'echo interrupted' INT; echo ready; cat; echo cat ended; cat; echo done";
+    // From "ready" on, there is somebody whom the key interrupts.
+    let script = "trap 'echo interrupted' INT; sh -c 'echo ready; exec cat'; echo cat ended; cat; echo done";
     let (mut terminal, running) = Terminal::start(husk.command(shell_args(INTERACTIVE, script)), 24, 80);
     terminal.wait_for("ready");
     terminal.type_keys("\u{3}");

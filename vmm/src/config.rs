@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::jail::JailConfig;
+
 /// Most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// Least memory of a VM, in MiB.
@@ -53,6 +55,9 @@ pub enum ConfigError {
     /// The kernel's command line can't hold this.
     #[error("cmdline has a character that is not printable ASCII")]
     Cmdline,
+    /// The superuser, or nobody at all.
+    #[error("jail.uid is {0}, must be 1 to 4294967294")]
+    JailUid(u32),
     /// A context id that is reserved.
     #[error("vsock.guest_cid is {0}, must be 3 to 4294967294")]
     GuestCid(u32),
@@ -86,6 +91,9 @@ pub struct VmConfig {
     /// Whether there is a source of random numbers. Yes, unless told otherwise.
     #[serde(default = "yes")]
     pub rng: bool,
+    /// How the VMM is locked up; without it, it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jail: Option<JailConfig>,
 }
 
 /// A disk: a raw file or block device.
@@ -154,6 +162,9 @@ impl VmConfig {
         if !self.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(ConfigError::Cmdline);
         }
+        if let Some(uid @ (0 | u32::MAX)) = self.jail.as_ref().and_then(|jail| jail.uid) {
+            return Err(ConfigError::JailUid(uid));
+        }
         let mut ids = HashSet::new();
         for disk in &self.disks {
             let id = &disk.id;
@@ -177,6 +188,7 @@ impl VmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jail::SeccompMode;
 
     fn with(field: &str, value: serde_json::Value) -> Result<VmConfig, ConfigError> {
         let mut json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": 64});
@@ -197,6 +209,7 @@ mod tests {
             vsock: None,
             console: None,
             rng: true,
+            jail: None,
         };
         assert_eq!(config, expected);
     }
@@ -213,6 +226,11 @@ mod tests {
             vsock: Some(VsockConfig { guest_cid: 3, socket: "/s".into() }),
             console: Some("/c".into()),
             rng: false,
+            jail: Some(JailConfig {
+                uid: Some(70_000),
+                cgroup: Some("/sys/fs/cgroup/x".into()),
+                seccomp: SeccompMode::Log,
+            }),
         };
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(VmConfig::from_json(&json).unwrap(), config);
@@ -236,6 +254,7 @@ mod tests {
         assert!(matches!(with("mem_size_mib", 63.into()), Err(ConfigError::MemSize(63))));
         assert!(matches!(with("mem_size_mib", u32::MAX.into()), Err(ConfigError::MemSize(u32::MAX))));
         assert!(matches!(with("cmdline", "a\nb".into()), Err(ConfigError::Cmdline)));
+        assert!(matches!(with("jail", serde_json::json!({"uid": 0})), Err(ConfigError::JailUid(0))));
         let vsock = serde_json::json!({"guest_cid": 2, "socket": "/s"});
         assert!(matches!(with("vsock", vsock), Err(ConfigError::GuestCid(2))));
     }

@@ -22,12 +22,9 @@ pub struct Console {
 }
 
 impl Console {
-    /// A serial port that interrupts by `irq` and writes to a new file, or over an old one.
-    ///
-    /// # Errors
-    /// When the file can't be made.
-    pub fn new(path: &Path, irq: EventFd) -> io::Result<Self> {
-        Ok(Self { serial: Serial::new(Irq(irq), Output::create(path)?) })
+    /// A serial port that interrupts by `irq` and writes to `output`.
+    pub fn new(output: Output, irq: EventFd) -> Self {
+        Self { serial: Serial::new(Irq(irq), output) }
     }
 
     /// The guest reads a register.
@@ -63,14 +60,18 @@ impl Trigger for Irq {
 
 /// A file that does not grow beyond a limit.
 #[derive(Debug)]
-struct Output {
+pub struct Output {
     file: File,
     len: usize,
     line: Vec<u8>,
 }
 
 impl Output {
-    fn create(path: &Path) -> io::Result<Self> {
+    /// A new file, or an old one emptied.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Self { file, len: 0, line: Vec::with_capacity(MAX_LINE) })
     }
@@ -123,7 +124,7 @@ mod tests {
     fn console() -> (tempfile::TempDir, Console, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console");
-        let console = Console::new(&path, EventFd::new(0).unwrap()).unwrap();
+        let console = Console::new(Output::create(&path).unwrap(), EventFd::new(0).unwrap());
         (dir, console, path)
     }
 

@@ -12,9 +12,11 @@ use std::{
 use husk_vmm::{
     bus::GuestEnd,
     config::VmConfig,
+    jail::{self, User},
     probe,
-    runner::{self, End, Owner},
+    runner::{self, End, Owner, RunError},
     time::monotonic_ns,
+    vm::{Parts, SocketFiles},
 };
 
 const USAGE: &str = "usage: husk-vmm run --config FILE [--control SOCKET] [--lifeline FD]
@@ -84,8 +86,24 @@ fn run(args: impl Iterator<Item = OsString>, started_ns: u64) -> Result<ExitCode
     // Sockets and the console are for this user alone.
     // SAFETY: only changes the mask for new files; no other thread exists yet.
     unsafe { libc::umask(0o077) };
-    let end = runner::run(&config, Owner { control, lifeline }, started_ns)
-        .map_err(|error| Failed::from_error(FAILURE, &error))?;
+    let failed = |error: &dyn Error| Failed::from_error(FAILURE, error);
+    let mut sockets = SocketFiles::default();
+    let control = control.map(|path| runner::listen(&path, &mut sockets)).transpose();
+    let control = control.map_err(|error| failed(&error))?;
+    let parts = Parts::open(&config, &mut sockets).map_err(|error| failed(&RunError::from(error)))?;
+    if let Some(jail) = &config.jail {
+        let user = User::current();
+        if let Some(outside) = jail::split(jail).map_err(|error| failed(&error))? {
+            // They are the child's now: nobody must wait for this end of a socket.
+            drop((control, parts, lifeline));
+            return outside.wait().map_err(|error| failed(&error));
+        }
+        sockets.keep();
+        let visible = config.vsock.as_ref().and_then(|vsock| vsock.socket.parent());
+        jail::enter(jail, visible, user).map_err(|error| failed(&error))?;
+    }
+    let end = runner::run(&config, parts, Owner { control, lifeline }, started_ns)
+        .map_err(|error| failed(&error))?;
     let crash = |message: &str| Err(Failed { code: GUEST_CRASHED, message: message.into() });
     match end {
         End::Told | End::Guest(GuestEnd::Clean) => Ok(ExitCode::SUCCESS),

@@ -15,10 +15,11 @@ use crate::{
     bus::GuestEnd,
     config::VmConfig,
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    jail::seccomp::{self, Role},
     metrics::prometheus,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
-    vm::{Vm, VmError},
+    vm::{Parts, SocketFiles, Vm, VmError},
 };
 
 const VM: u64 = 0;
@@ -46,6 +47,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The main thread can't be bound to its system calls.
+    #[error("cannot bind the VMM to its system calls")]
+    Filter(#[from] seccompiler::Error),
     /// The host's kernel refused something.
     #[error("the event loop failed")]
     Loop(#[from] io::Error),
@@ -60,31 +64,30 @@ pub enum End {
     Told,
 }
 
-/// Files by which the owner of the VM watches and steers it.
+/// What the owner of the VM watches and steers it by.
 #[derive(Debug)]
 pub struct Owner {
-    /// Where to listen for requests.
-    pub control: Option<PathBuf>,
+    /// Where requests come in.
+    pub control: Option<Server>,
     /// The VM ends when the other end of this is closed.
     pub lifeline: Option<OwnedFd>,
 }
 
-/// Removes the control socket when dropped.
-#[derive(Debug)]
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // It may be gone with its directory.
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// Listens for requests at `path`; what is to be removed later is added to `sockets`.
+///
+/// # Errors
+/// When the socket can't be made.
+pub fn listen(path: &Path, sockets: &mut SocketFiles) -> Result<Server, RunError> {
+    let server = Server::bind(path).map_err(|source| RunError::Control { path: path.into(), source })?;
+    sockets.add(path.into());
+    Ok(server)
 }
 
 /// Runs a VM until it ends; `started_ns` is when the process began.
 ///
 /// # Errors
 /// When the VM can't be made, or can't go on for another reason than the guest's own.
-pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunError> {
+pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Result<End, RunError> {
     // Before any other thread exists, which would inherit another mask.
     let signals = watch_signals()?;
     let epoll = Epoll::new()?;
@@ -95,15 +98,12 @@ pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunE
         // A pipe that hangs up is always reported; a socket only on demand.
         watch(lifeline.as_raw_fd(), EventSet::READ_HANG_UP, LIFELINE)?;
     }
-    let (mut server, _file) = match &owner.control {
-        Some(path) => {
-            let (server, file) = listen(path)?;
-            watch(server.listener(), EventSet::IN, LISTENER)?;
-            (Some(server), Some(file))
-        }
-        None => (None, None),
-    };
-    let mut vm = Vm::new(config)?;
+    let mut server = owner.control;
+    if let Some(server) = &server {
+        watch(server.listener(), EventSet::IN, LISTENER)?;
+    }
+    let mut vm = Vm::new(config, parts)?;
+    seccomp::apply(Role::Main)?;
     watch(vm.wakeup().as_raw_fd(), EventSet::IN, VM)?;
     let configured_ns = monotonic_ns();
     vm.resume();
@@ -184,11 +184,6 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
         }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
-}
-
-fn listen(path: &Path) -> Result<(Server, SocketFile), RunError> {
-    let server = Server::bind(path).map_err(|source| RunError::Control { path: path.into(), source })?;
-    Ok((server, SocketFile(path.into())))
 }
 
 /// Turns the signals that ask for an end into a readable descriptor.

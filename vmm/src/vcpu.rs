@@ -26,6 +26,7 @@ use vmm_sys_util::{
 
 use crate::{
     bus::{Bus, GuestEnd},
+    jail::seccomp::{self, Role},
     metrics::VcpuCounters,
     time::monotonic_ns,
 };
@@ -61,6 +62,15 @@ pub enum VcpuError {
         vcpu: u8,
         /// KVM's number.
         suberror: u32,
+    },
+    /// It can't be bound to its system calls.
+    #[error("cannot bind the thread of vCPU {vcpu} to its system calls")]
+    Filter {
+        /// The vCPU.
+        vcpu: u8,
+        /// Why.
+        #[source]
+        source: seccompiler::Error,
     },
     /// Another reason to stop that can't be handled.
     #[error("vCPU {vcpu} stopped: {reason}")]
@@ -140,14 +150,16 @@ impl VcpuHandle {
     ) -> io::Result<Self> {
         let (commands, receiver) = channel();
         let vcpu = Vcpu { id, fd, shared, exits, commands: receiver, state: State::Paused };
-        let thread =
-            std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
-                match catch_unwind(AssertUnwindSafe(|| vcpu.main())) {
-                    Ok(Some(event)) => reporter.report(event),
-                    Ok(None) => {}
-                    Err(_) => reporter.report(Event::Failed(VcpuError::Panicked { vcpu: id })),
-                }
-            })?;
+        let thread = std::thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
+            if let Err(source) = seccomp::apply(Role::Vcpu) {
+                return reporter.report(Event::Failed(VcpuError::Filter { vcpu: id, source }));
+            }
+            match catch_unwind(AssertUnwindSafe(|| vcpu.main())) {
+                Ok(Some(event)) => reporter.report(event),
+                Ok(None) => {}
+                Err(_) => reporter.report(Event::Failed(VcpuError::Panicked { vcpu: id })),
+            }
+        })?;
         Ok(Self { commands, thread: Some(thread) })
     }
 

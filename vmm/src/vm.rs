@@ -17,11 +17,13 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
-    boot::{self, BootError, cmdline},
+    boot::{self, BootError, Files, cmdline},
     bus::{Bus, DeviceSlot},
     config::VmConfig,
-    console::Console,
-    cpu, layout,
+    console::{Console, Output},
+    cpu,
+    jail::VISIBLE_DIR,
+    layout,
     memory::{self, MemoryError},
     metrics::{Counters, VcpuCounters},
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
@@ -31,6 +33,7 @@ use crate::{
         mmio::{MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
         vsock::{Vsock, VsockError},
+        worker,
     },
 };
 
@@ -95,6 +98,64 @@ fn os(what: &'static str) -> impl Fn(io::Error) -> VmError {
     move |source| VmError::Os { what, source }
 }
 
+/// Sockets that are removed when this is dropped.
+#[derive(Debug, Default)]
+pub struct SocketFiles(Vec<PathBuf>);
+
+impl SocketFiles {
+    /// Adds a socket that was made.
+    pub fn add(&mut self, path: PathBuf) {
+        self.0.push(path);
+    }
+
+    /// Leaves them to another process.
+    pub fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // It may be gone with its directory.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// All of a VM that has a path, open. Nothing of it has been looked at.
+pub struct Parts {
+    kvm: Kvm,
+    boot: Files,
+    devices: Vec<Box<dyn VirtioDevice>>,
+    counters: Counters,
+    console: Option<Output>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("devices", &self.devices.len()).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Opens everything that a configuration names. What is to be removed later is added to `sockets`.
+    ///
+    /// # Errors
+    /// Says what could not be had.
+    pub fn open(config: &VmConfig, sockets: &mut SocketFiles) -> Result<Self, VmError> {
+        let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
+        let boot = Files::open(config)?;
+        let mut counters = Counters::default();
+        let devices = create_devices(config, &mut counters, sockets)?;
+        let create = |path: &PathBuf| {
+            Output::create(path).map_err(|source| VmError::Console { path: path.clone(), source })
+        };
+        let console = config.console.as_ref().map(create).transpose()?;
+        Ok(Self { kvm, boot, devices, counters, console })
+    }
+}
+
 /// A VM. Dropping it ends it.
 #[derive(Debug)]
 pub struct Vm {
@@ -113,10 +174,8 @@ impl Vm {
     ///
     /// # Errors
     /// Says what could not be had.
-    pub fn new(config: &VmConfig) -> Result<Self, VmError> {
-        let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
-        let mut counters = Counters::default();
-        let devices = create_devices(config, &mut counters)?;
+    pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
+        let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
@@ -125,19 +184,22 @@ impl Vm {
         // The kernel takes milliseconds to create a VM, much of it waiting. The guest's is loaded meanwhile.
         let (fd, entry) = thread::scope(|scope| {
             let creating = thread::Builder::new().spawn_scoped(scope, || create_vm(&kvm_fd));
-            let entry = boot::prepare(&mem, config, &cmdline);
+            let entry = boot::prepare(&mem, config, files, &cmdline);
             let created = creating.map_err(os("start a thread"))?.join();
             let panicked = |_| os("create a VM")(io::Error::other("its thread panicked"));
             Ok::<_, VmError>((created.map_err(panicked)??, entry?))
         })?;
         add_memory(&fd, &mem)?;
         let transports = attach(&fd, &mem, devices, &slots)?;
-        let console = config.console.as_ref().map(|path| create_console(&fd, path)).transpose()?;
+        let console = console.map(|output| create_console(&fd, output)).transpose()?;
 
         let shared = Arc::new(Shared {
             bus: Bus::new(mem, transports, console),
             first_instruction_ns: AtomicU64::new(0),
         });
+        if config.jail.is_some() {
+            worker::start_spawner().map_err(os("start a thread"))?;
+        }
         install_kick_handler().map_err(os("install a signal handler"))?;
         let (sender, events) = channel();
         let wakeup = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;
@@ -237,7 +299,11 @@ fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
 }
 
 /// All devices, in the order of their slots.
-fn create_devices(config: &VmConfig, counters: &mut Counters) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
+fn create_devices(
+    config: &VmConfig,
+    counters: &mut Counters,
+    sockets: &mut SocketFiles,
+) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &config.disks {
         let block = Block::new(disk)?;
@@ -245,7 +311,12 @@ fn create_devices(config: &VmConfig, counters: &mut Counters) -> Result<Vec<Box<
         devices.push(Box::new(block));
     }
     if let Some(vsock) = &config.vsock {
-        devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket)?));
+        let ports = match (&config.jail, vsock.socket.file_name()) {
+            (Some(_), Some(name)) => Path::new(VISIBLE_DIR).join(name),
+            _ => vsock.socket.clone(),
+        };
+        devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket, ports)?));
+        sockets.add(vsock.socket.clone());
     }
     if config.rng {
         devices.push(Box::new(Rng::new()));
@@ -290,9 +361,8 @@ fn create_irq(fd: &VmFd, irq: u32) -> Result<EventFd, VmError> {
     Ok(line)
 }
 
-fn create_console(fd: &VmFd, path: &Path) -> Result<Console, VmError> {
-    let irq = create_irq(fd, layout::SERIAL_IRQ)?;
-    Console::new(path, irq).map_err(|source| VmError::Console { path: path.into(), source })
+fn create_console(fd: &VmFd, output: Output) -> Result<Console, VmError> {
+    Ok(Console::new(output, create_irq(fd, layout::SERIAL_IRQ)?))
 }
 
 fn set_up_registers(vcpu: &VcpuFd, entry: Option<boot::Entry>) -> Result<(), kvm_ioctls::Error> {

@@ -86,7 +86,7 @@ pub(crate) fn signals(events: Sender<Event>, set: SigSet) {
 pub(crate) struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl Tail {
-    const KEPT: usize = 4 << 10;
+    const KEPT: usize = 16 << 10;
 
     /// Reads in the background; with `show`, everything also goes to stderr.
     pub(crate) fn follow(&self, mut from: impl Read + Send + 'static, show: bool) -> thread::JoinHandle<()> {

@@ -118,7 +118,7 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
                 // A thread that panicked has nothing to add.
                 let _ = follower.join();
             }
-            let lines = tail.lines(20);
+            let lines = tail.lines(100);
             let last = if lines.is_empty() {
                 " and said nothing".to_owned()
             } else {

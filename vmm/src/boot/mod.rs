@@ -1,6 +1,9 @@
 //! Getting a Linux kernel from files into a guest's memory, ready for its 64-bit entry point. No firmware is involved.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
@@ -60,18 +63,48 @@ pub struct Entry {
     pub page_tables: u64,
 }
 
+/// What the guest boots from, open and not yet looked at.
+#[derive(Debug)]
+pub struct Files {
+    kernel: File,
+    initramfs: Option<File>,
+}
+
+impl Files {
+    /// Opens the files of a configuration.
+    ///
+    /// # Errors
+    /// When one can't be opened.
+    pub fn open(config: &VmConfig) -> Result<Self, BootError> {
+        let kernel =
+            File::open(&config.kernel).map_err(|error| kernel_error(config, KernelError::Read(error)))?;
+        let initramfs = |path: &PathBuf| {
+            File::open(path).map_err(|source| BootError::Initramfs { path: path.clone(), source })
+        };
+        Ok(Self { kernel, initramfs: config.initramfs.as_ref().map(initramfs).transpose()? })
+    }
+}
+
+fn kernel_error(config: &VmConfig, source: KernelError) -> BootError {
+    BootError::Kernel { path: config.kernel.clone(), source }
+}
+
 /// Loads kernel and initramfs and writes all that they need; `cmdline` is the complete command line.
 ///
 /// # Errors
 /// When a file is not what it should be, or the memory is too small.
-pub fn prepare(mem: &GuestMemoryMmap, config: &VmConfig, cmdline: &str) -> Result<Entry, BootError> {
-    let kernel_error = |source| BootError::Kernel { path: config.kernel.clone(), source };
-    let file = File::open(&config.kernel).map_err(|error| kernel_error(KernelError::Read(error)))?;
+pub fn prepare(
+    mem: &GuestMemoryMmap,
+    config: &VmConfig,
+    files: Files,
+    cmdline: &str,
+) -> Result<Entry, BootError> {
     let low_memory_end = layout::memory_ranges(config.mem_size_mib)[0].1;
-    let kernel = kernel::load(mem, file, low_memory_end).map_err(kernel_error)?;
-    let initramfs = match &config.initramfs {
-        Some(path) => Some(load_initramfs(mem, path, kernel.end, low_memory_end)?),
-        None => None,
+    let kernel =
+        kernel::load(mem, files.kernel, low_memory_end).map_err(|source| kernel_error(config, source))?;
+    let initramfs = match (&config.initramfs, files.initramfs) {
+        (Some(path), Some(file)) => Some(load_initramfs(mem, path, file, kernel.end, low_memory_end)?),
+        _ => None,
     };
 
     let mut text = cmdline.as_bytes().to_vec();
@@ -94,12 +127,12 @@ struct Range {
 /// Reads the initramfs to the end of the low memory, where no kernel puts anything early.
 fn load_initramfs(
     mem: &GuestMemoryMmap,
-    path: &PathBuf,
+    path: &Path,
+    mut file: File,
     kernel_end: u64,
     memory_end: u64,
 ) -> Result<Range, BootError> {
-    let read = |source| BootError::Initramfs { path: path.clone(), source };
-    let mut file = File::open(path).map_err(read)?;
+    let read = |source| BootError::Initramfs { path: path.into(), source };
     let len = file.metadata().map_err(read)?.len();
     let too_small = BootError::TooSmall { initramfs_mib: len.div_ceil(1 << 20) };
     let Some(start) = memory_end.checked_sub(len).map(|start| start & !0xfff) else { return Err(too_small) };

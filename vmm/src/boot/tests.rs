@@ -58,13 +58,14 @@ impl Machine {
             vsock: None,
             console: None,
             rng: false,
+            jail: None,
         };
         let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 64 << 20)]).unwrap();
         Self { dir, mem, config }
     }
 
     fn boot(&self) -> Result<Entry, BootError> {
-        prepare(&self.mem, &self.config, "some args")
+        prepare(&self.mem, &self.config, Files::open(&self.config)?, "some args")
     }
 
     fn kernel_error(&self) -> KernelError {
@@ -155,6 +156,7 @@ fn a_missing_file_is_named() {
     assert!(matches!(machine.boot(), Err(BootError::Initramfs { .. })));
     machine.config.initramfs = Some(machine.dir.path().join("gone"));
     assert!(matches!(machine.boot(), Err(BootError::Initramfs { path, .. }) if path.ends_with("gone")));
+    machine.config.initramfs = None;
     machine.config.kernel = "/nonexistent/vmlinux".into();
     assert!(matches!(machine.kernel_error(), KernelError::Read(_)));
     machine.config.kernel = machine.dir.path().into();

@@ -10,6 +10,7 @@ use super::{
     segments::Segments,
     serve::{ServeError, Server},
 };
+use crate::jail::seccomp::Role;
 
 const QUEUE_SIZES: [u16; 1] = [64];
 /// Most bytes given per request; `getrandom` never gives fewer than asked up to here.
@@ -48,7 +49,7 @@ impl VirtioDevice for Rng {
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let server = Server::new(activation)?;
         let interrupt = server.interrupt();
-        let worker = Worker::spawn("rng", interrupt, move |stop| server.run(&stop, fill))
+        let worker = Worker::spawn("rng", Role::Rng, interrupt, move |stop| server.run(&stop, fill))
             .map_err(|source| ActivateError::Os { what: "cannot start the rng thread", source })?;
         self.worker = Some(worker);
         Ok(())

@@ -16,7 +16,7 @@ use virtio_bindings::{
 };
 
 use super::{ActivateError, Activation, VirtioDevice, Worker, serve::Server};
-use crate::config::DiskConfig;
+use crate::{config::DiskConfig, jail::seccomp::Role};
 
 mod disk;
 mod metrics;
@@ -92,7 +92,7 @@ impl VirtioDevice for Block {
         let (disk, counters) = (self.disk.clone(), self.counters.clone());
         let interrupt = server.interrupt();
         let run = move |stop| server.run(&stop, |segments| request::handle(&disk, &counters, segments));
-        let worker = Worker::spawn(&self.name, interrupt, run)
+        let worker = Worker::spawn(&self.name, Role::Block, interrupt, run)
             .map_err(|source| ActivateError::Os { what: "cannot start the disk's thread", source })?;
         self.worker = Some(worker);
         Ok(())

@@ -24,6 +24,7 @@ use virtio_bindings::{
 use virtio_queue::QueueT;
 
 use super::{ActivateError, Activation, VirtioDevice, Worker};
+use crate::jail::seccomp::Role;
 
 mod chain;
 mod connection;
@@ -46,31 +47,31 @@ const QUEUE_SIZES: [u16; 3] = [256; 3];
 #[derive(Debug)]
 pub struct Vsock {
     guest_cid: u32,
-    socket: PathBuf,
+    /// What the paths of the host's ports begin with.
+    ports: PathBuf,
     listener: std::os::unix::net::UnixListener,
     worker: Option<Worker>,
 }
 
 impl Vsock {
     /// A device for the guest with context id `guest_cid`, and its listening socket, which only this user may connect to.
-    /// A socket at that path that nobody listens on any more is replaced. Dropping the device removes the socket.
+    /// A socket at that path that nobody listens on any more is replaced. `ports` is what the paths of the host's ports
+    /// begin with, where the device will run: the socket's own path, or what that is inside of a jail.
     ///
     /// # Errors
     /// When the context id is reserved, or the socket can't be made.
-    pub fn new(guest_cid: u32, socket: &Path) -> Result<Self, VsockError> {
+    pub fn new(guest_cid: u32, socket: &Path, ports: PathBuf) -> Result<Self, VsockError> {
         if guest_cid <= 2 || guest_cid == u32::MAX {
             return Err(VsockError::Cid(guest_cid));
         }
         let listener = host::listen(socket)?;
-        Ok(Self { guest_cid, socket: socket.to_owned(), listener, worker: None })
+        Ok(Self { guest_cid, ports, listener, worker: None })
     }
 }
 
 impl Drop for Vsock {
     fn drop(&mut self) {
         self.reset();
-        // It may be out of reach by now, or gone with its directory.
-        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
@@ -104,10 +105,10 @@ impl VirtioDevice for Vsock {
         tx.queue.set_event_idx(event_idx);
         let os = |what| move |source| ActivateError::Os { what, source };
         let listener = self.listener.try_clone().map_err(os("cannot share the vsock listening socket"))?;
-        let host = (listener, self.socket.clone());
+        let host = (listener, self.ports.clone());
         let engine = Engine::new(mem, rx, tx, interrupt.clone(), self.guest_cid, host)
             .map_err(os("cannot set up the vsock event loop"))?;
-        let worker = Worker::spawn("vsock", interrupt, move |stop| engine.run(&stop))
+        let worker = Worker::spawn("vsock", Role::Vsock, interrupt, move |stop| engine.run(&stop))
             .map_err(os("cannot start the vsock thread"))?;
         self.worker = Some(worker);
         Ok(())

@@ -1,0 +1,115 @@
+//! Which system calls each kind of thread makes, once it is at work.
+
+use super::seccomp::{
+    Allowed::{self, Call, Values, Without},
+    Role,
+};
+
+/// `_IO(KVMIO, 0x80)`.
+const KVM_RUN: u32 = 0xae80;
+/// `_IO(KVMIO, 0xad)`.
+const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
+const PROT_EXEC: u64 = 4;
+#[allow(clippy::cast_sign_loss, reason = "the numbers are positive")]
+const fn number(value: libc::c_int) -> u32 {
+    value as u32
+}
+
+/// Memory, locks, time, an event loop, and the end of a thread. Nothing becomes code.
+const COMMON: &[Allowed] = &[
+    Call(libc::SYS_read),
+    Call(libc::SYS_write),
+    Call(libc::SYS_close),
+    // Builds with assertions look before they close.
+    Values(libc::SYS_fcntl, 1, &[number(libc::F_DUPFD_CLOEXEC), number(libc::F_GETFD)]),
+    Call(libc::SYS_epoll_ctl),
+    Call(libc::SYS_epoll_wait),
+    Call(libc::SYS_epoll_pwait),
+    Call(libc::SYS_futex),
+    Call(libc::SYS_sched_yield),
+    // A thread learns its own name and number.
+    Call(libc::SYS_gettid),
+    Call(libc::SYS_clock_gettime),
+    Call(libc::SYS_timerfd_settime),
+    Without(libc::SYS_mmap, 2, PROT_EXEC),
+    Without(libc::SYS_mprotect, 2, PROT_EXEC),
+    Call(libc::SYS_mremap),
+    Call(libc::SYS_munmap),
+    Call(libc::SYS_madvise),
+    Call(libc::SYS_brk),
+    // Seeds of hash tables.
+    Call(libc::SYS_getrandom),
+    Call(libc::SYS_rt_sigprocmask),
+    Call(libc::SYS_rt_sigreturn),
+    Call(libc::SYS_restart_syscall),
+    Call(libc::SYS_sigaltstack),
+    Call(libc::SYS_exit),
+    Call(libc::SYS_exit_group),
+];
+
+/// Wakes vCPUs, serves the control socket, and takes the VM apart.
+const MAIN: &[Allowed] = &[
+    Call(libc::SYS_accept4),
+    Call(libc::SYS_recvfrom),
+    Call(libc::SYS_recvmsg),
+    Call(libc::SYS_sendto),
+    Call(libc::SYS_getpid),
+    Call(libc::SYS_tgkill),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_pread64),
+    Call(libc::SYS_ftruncate),
+    Values(libc::SYS_ioctl, 1, &[0x5421]), // FIONBIO
+];
+
+/// Runs the guest, activates and resets devices, and writes the console.
+const VCPU: &[Allowed] = &[
+    Values(libc::SYS_ioctl, 1, &[KVM_RUN, KVM_KVMCLOCK_CTRL]),
+    Call(libc::SYS_epoll_create1),
+    Call(libc::SYS_eventfd2),
+    Call(libc::SYS_timerfd_create),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_pread64),
+    Call(libc::SYS_ftruncate),
+];
+
+/// Starts threads and binds them.
+const SPAWNER: &[Allowed] = &[
+    Call(libc::SYS_clone3),
+    Call(libc::SYS_set_robust_list),
+    Call(libc::SYS_rseq),
+    Call(libc::SYS_sched_getaffinity),
+    Values(libc::SYS_prctl, 0, &[number(libc::PR_SET_NAME), number(libc::PR_SET_NO_NEW_PRIVS)]),
+    Call(libc::SYS_seccomp),
+];
+
+const BLOCK: &[Allowed] = &[Call(libc::SYS_preadv), Call(libc::SYS_pwritev), Call(libc::SYS_fdatasync)];
+
+const NET: &[Allowed] = &[Call(libc::SYS_readv), Call(libc::SYS_writev)];
+
+/// Streams to unix sockets in the visible directory, and nothing else of the network.
+const VSOCK: &[Allowed] = &[
+    Values(libc::SYS_socket, 0, &[number(libc::AF_UNIX)]),
+    Call(libc::SYS_connect),
+    Call(libc::SYS_accept4),
+    Call(libc::SYS_shutdown),
+    Call(libc::SYS_recvfrom),
+    Call(libc::SYS_sendto),
+    Values(libc::SYS_ioctl, 1, &[0x5421]), // FIONBIO
+];
+
+const BALLOON: &[Allowed] = &[];
+
+/// All that a thread may do.
+pub(super) fn of(role: Role) -> impl Iterator<Item = &'static Allowed> {
+    let own: &[&[Allowed]] = match role {
+        Role::Main => &[MAIN],
+        Role::Vcpu => &[VCPU],
+        Role::Spawner => &[SPAWNER, BLOCK, NET, VSOCK, BALLOON],
+        Role::Block => &[BLOCK],
+        Role::Net => &[NET],
+        Role::Vsock => &[VSOCK],
+        Role::Rng => &[],
+        Role::Balloon => &[BALLOON],
+    };
+    COMMON.iter().chain(own.iter().copied().flatten())
+}
