@@ -10,7 +10,7 @@ use std::{
 };
 
 use husk_protocol::{agent_ttrpc::AgentClient, port};
-use husk_vmm::config::{DiskConfig, VmConfig, VsockConfig};
+use husk_vmm::config::{CpuTemplate, DiskConfig, MemoryConfig, VmConfig, VsockConfig};
 use tokio::{
     net::UnixListener,
     process::{Child, Command},
@@ -157,6 +157,9 @@ impl VmProcess {
             cmdline: CMDLINE.into(),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
+            memory: MemoryConfig::default(),
+            cpu_template: CpuTemplate::Host,
+            balloon: None,
             disks: plan.disks,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join("vsock") }),
             console: Some(console.clone()),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::virtio::block::DiskCounters;
+use crate::virtio::{balloon::BalloonCounters, block::DiskCounters};
 
 pub mod prometheus;
 mod value;
@@ -31,4 +31,7 @@ pub struct Counters {
     pub vcpus: Vec<Arc<VcpuCounters>>,
     /// The disks', by id.
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
+    /// The balloon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Arc<BalloonCounters>>,
 }
