@@ -16,11 +16,17 @@ pub use value::{Counter, Histogram};
 /// What a vCPU counts: its exits to the VMM, by kind.
 #[derive(Debug, Default, Serialize)]
 pub struct VcpuCounters {
-    /// Exits for an access to a device's registers.
-    pub mmio_exits: Counter,
-    /// Exits for an access to an I/O port.
-    pub pio_exits: Counter,
-    /// Other exits, signals included.
+    /// Exits for a read of a device's register.
+    pub mmio_read_exits: Counter,
+    /// Exits for a write to a device's register; most notifications need none.
+    pub mmio_write_exits: Counter,
+    /// Exits for a read of an I/O port.
+    pub pio_read_exits: Counter,
+    /// Exits for a write to an I/O port.
+    pub pio_write_exits: Counter,
+    /// Exits because the VMM asked for one by a signal, to pause or to end.
+    pub kick_exits: Counter,
+    /// Exits of other kinds that the guest goes on after.
     pub other_exits: Counter,
 }
 
