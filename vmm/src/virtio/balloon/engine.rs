@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// Serves what is there, up to a limit per queue. Returns whether there is more.
-    fn serve(&mut self) -> Result<bool, ServeError> {
+    pub(super) fn serve(&mut self) -> Result<bool, ServeError> {
         let mut more = false;
         for (role, active) in &mut self.queues {
             let (mem, queue) = (&self.mem, &mut active.queue);
@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// Gives the driver its statistics buffer back, upon which it fills it anew (section 5.5.6.3).
-    fn ask_for_stats(&mut self) -> Result<(), ServeError> {
+    pub(super) fn ask_for_stats(&mut self) -> Result<(), ServeError> {
         let active = self.queues.iter_mut().find(|(role, _)| *role == Role::Stats);
         if let (Some((_, active)), Some(head)) = (active, self.stats_head.take()) {
             active.queue.add_used(&self.mem, head, 0)?;

@@ -170,7 +170,32 @@ fn queues_follow_the_features_without_gaps() {
     );
 }
 
-/// A device in operation: inflate and deflate, statistics, and no reporting, as a driver has it that poisons free pages.
+/// What a driver gives that has inflate, deflate and statistics, with chains of one descriptor each in one of the queues.
+fn activation(role: usize, descriptors: &[(u64, u32, u16)]) -> Activation {
+    let mem = memory();
+    let queues = (0..3_usize).map(|index| {
+        let mock = MockSplitQueue::create(&mem, queue_start(index), 16);
+        if index == role {
+            let raw =
+                |(address, len, flags): &(u64, u32, u16)| Descriptor::new(*address, *len, *flags, 0).into();
+            let descriptors: Vec<RawDescriptor> = descriptors.iter().map(raw).collect();
+            mock.add_desc_chains(&descriptors, 0).unwrap();
+        }
+        let queue: Queue = mock.create_queue().unwrap();
+        assert!(queue.is_valid(&mem));
+        ActiveQueue { queue, kick: EventFd::new(0).unwrap() }
+    });
+    let queues = queues.collect();
+    // A blocking descriptor, so that a test can wait for the interrupt.
+    let interrupt = Interrupt::new(EventFd::new(0).unwrap());
+    Activation { mem, queues, interrupt, features: F_STATS_VQ }
+}
+
+fn queue_start(index: usize) -> GuestAddress {
+    GuestAddress(index as u64 * 0x1000)
+}
+
+/// A device in operation.
 struct Running {
     balloon: Balloon,
     interrupt: Interrupt,
@@ -178,28 +203,10 @@ struct Running {
 }
 
 impl Running {
-    /// With one chain in one of the queues.
     fn new(role: usize, descriptors: &[(u64, u32, u16)]) -> Self {
-        let mem = memory();
-        let queues = (0..3_usize).map(|index| {
-            let mock = MockSplitQueue::create(&mem, GuestAddress(index as u64 * 0x1000), 16);
-            if index == role {
-                let raw = |(address, len, flags): &(u64, u32, u16)| {
-                    Descriptor::new(*address, *len, *flags, 0).into()
-                };
-                let descriptors: Vec<RawDescriptor> = descriptors.iter().map(raw).collect();
-                mock.add_desc_chains(&descriptors, 0).unwrap();
-            }
-            let queue: Queue = mock.create_queue().unwrap();
-            assert!(queue.is_valid(&mem));
-            ActiveQueue { queue, kick: EventFd::new(0).unwrap() }
-        });
-        let queues = queues.collect();
+        let activation = activation(role, descriptors);
+        let (interrupt, mem) = (activation.interrupt.clone(), activation.mem.clone());
         let mut balloon = Balloon::new(&config(), false).unwrap();
-        // A blocking descriptor, so that a test can wait for the interrupt.
-        let interrupt = Interrupt::new(EventFd::new(0).unwrap());
-        let activation =
-            Activation { mem: mem.clone(), queues, interrupt: interrupt.clone(), features: F_STATS_VQ };
         balloon.activate(activation).unwrap();
         Self { balloon, interrupt, mem }
     }
@@ -232,8 +239,40 @@ fn a_new_target_interrupts_with_a_new_generation() {
 
 #[test]
 fn statistics_are_asked_for_by_giving_their_buffer_back() {
+    let activation = activation(2, &[(20 * PAGE, 20, 0)]);
+    let interrupt = activation.interrupt.clone();
+    let balloon = Balloon::new(&config(), false).unwrap();
+    let (shared, counters) = (balloon.shared.clone(), balloon.handle().counters());
+    let mut engine = Engine::new(activation, &roles(F_STATS_VQ), balloon.releaser, shared).unwrap();
+    // Nothing is there to be given back yet.
+    engine.ask_for_stats().unwrap();
+    assert!(!engine.serve().unwrap());
+    assert_eq!((counters.stats.get(), interrupt.status()), (1, 0));
+    engine.ask_for_stats().unwrap();
+    assert_eq!(interrupt.status(), 1);
+    interrupt.acknowledge(1);
+    engine.ask_for_stats().unwrap();
+    assert_eq!(interrupt.status(), 0, "the buffer is given back once");
+}
+
+#[test]
+fn of_several_statistics_buffers_all_but_the_newest_go_back() {
+    let activation = activation(2, &[(20 * PAGE, 20, 0), (21 * PAGE, 20, 0), (22 * PAGE, 20, 0)]);
+    let (mem, used) = (activation.mem.clone(), activation.queues[2].queue.used_ring());
+    let balloon = Balloon::new(&config(), false).unwrap();
+    let shared = balloon.shared.clone();
+    let mut engine = Engine::new(activation, &roles(F_STATS_VQ), balloon.releaser, shared).unwrap();
+    engine.serve().unwrap();
+    let returned = || mem.read_obj::<u16>(GuestAddress(used + 2)).unwrap();
+    assert_eq!(returned(), 2);
+    engine.ask_for_stats().unwrap();
+    assert_eq!(returned(), 3);
+}
+
+#[test]
+fn a_wish_for_statistics_reaches_the_thread() {
     let mut running = Running::new(2, &[(20 * PAGE, 20, 0)]);
-    // Asked before the device has the buffer, the wish may be in vain: so ask until the buffer is back.
+    // Asked before the device has the buffer, a wish may be in vain: so ask until the buffer is back.
     let handle = running.balloon.handle();
     while running.interrupt.status() == 0 {
         handle.state();
