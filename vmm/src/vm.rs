@@ -187,13 +187,15 @@ impl Vm {
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
         let mem = memory::map(config.mem_size_mib, config.memory)
             .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
-        // The kernel takes milliseconds to create a VM, much of it waiting. The guest's is loaded meanwhile.
+        // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
+        // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
-            let creating = thread::Builder::new().spawn_scoped(scope, || create_vm(&kvm_fd));
-            let entry = boot::prepare(&mem, config, files, &cmdline);
-            let created = creating.map_err(os("start a thread"))?.join();
-            let panicked = |_| os("create a VM")(io::Error::other("its thread panicked"));
-            Ok::<_, VmError>((created.map_err(panicked)??, entry?))
+            let load = || boot::prepare(&mem, config, files, &cmdline);
+            let loading = thread::Builder::new().spawn_scoped(scope, load).map_err(os("start a thread"))?;
+            let created = create_vm(&kvm_fd);
+            let panicked = |_| os("load the guest's kernel")(io::Error::other("its thread panicked"));
+            let loaded = loading.join().map_err(panicked)?;
+            Ok::<_, VmError>((created?, loaded?))
         })?;
         add_memory(&fd, &mem)?;
         let transports = attach(&fd, &mem, devices, &slots)?;
