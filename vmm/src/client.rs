@@ -9,7 +9,10 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::control::{MetricsFormat, Nothing, Request, Response, State};
+use crate::{
+    control::{MetricsFormat, Nothing, Request, Response, State},
+    rate_limit::RateLimit,
+};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +81,19 @@ impl Client {
     /// As of [`ClientError`].
     pub fn resume(&mut self) -> Result<(), ClientError> {
         self.ask::<Nothing>(&Request::Resume {}).map(drop)
+    }
+
+    /// Changes a network interface's rate limits, those that are given.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn set_net_limit(
+        &mut self,
+        id: &str,
+        rx: Option<RateLimit>,
+        tx: Option<RateLimit>,
+    ) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::SetNetLimit { id: id.into(), rx, tx }).map(drop)
     }
 
     /// Ends the VM at once.

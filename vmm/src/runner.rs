@@ -182,6 +182,14 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
+        Request::SetNetLimit { id, rx, tx } => {
+            let wrong = [rx, tx].into_iter().flatten().find_map(|limit| limit.validate().err());
+            to_line(&match wrong {
+                Some(error) => Response::Error(error.to_string()),
+                None if vm.set_net_limit(&id, rx, tx) => Response::Ok(Nothing {}),
+                None => Response::Error(format!("there is no network interface {id:?}")),
+            })
+        }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
 }

@@ -1,6 +1,7 @@
 //! A VM: KVM, memory, vCPUs and devices, put together from a configuration.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -24,11 +25,14 @@ use crate::{
     cpu, layout,
     memory::{self, MemoryError},
     metrics::{Counters, VcpuCounters},
+    rate_limit::RateLimit,
+    time::monotonic_ns,
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
         block::{Block, DiskError},
         mmio::{MmioTransport, QUEUE_NOTIFY},
+        net::{Net, NetError, NetLimits},
         rng::Rng,
         vsock::{Vsock, VsockError},
     },
@@ -73,6 +77,9 @@ pub enum VmError {
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A network interface can't be made.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The vsock device can't be made.
     #[error("cannot set up vsock")]
     Vsock(#[from] VsockError),
@@ -102,6 +109,7 @@ pub struct Vm {
     vcpus: Vec<VcpuHandle>,
     shared: Arc<Shared>,
     counters: Counters,
+    net_limits: BTreeMap<String, NetLimits>,
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
@@ -116,7 +124,8 @@ impl Vm {
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
         let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
         let mut counters = Counters::default();
-        let devices = create_devices(config, &mut counters)?;
+        let mut net_limits = BTreeMap::new();
+        let devices = create_devices(config, &mut counters, &mut net_limits)?;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
@@ -156,7 +165,7 @@ impl Vm {
             let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
-        Ok(Self { vcpus, shared, counters, events, wakeup, running: false, _fd: fd })
+        Ok(Self { vcpus, shared, counters, net_limits, events, wakeup, running: false, _fd: fd })
     }
 
     /// Lets all vCPUs run.
@@ -205,6 +214,17 @@ impl Vm {
         serde_json::to_value(&self.counters)
     }
 
+    /// Changes an interface's rate limits, those that are given. False: there is no such interface.
+    pub fn set_net_limit(&self, id: &str, rx: Option<RateLimit>, tx: Option<RateLimit>) -> bool {
+        let Some(limits) = self.net_limits.get(id) else { return false };
+        for (limiter, limit) in [(&limits.rx, rx), (&limits.tx, tx)] {
+            if let Some(limit) = limit {
+                limiter.update(limit, monotonic_ns());
+            }
+        }
+        true
+    }
+
     /// Writes out what is held back of the console's output.
     pub fn flush_console(&self) {
         self.shared.bus.flush_console();
@@ -237,12 +257,22 @@ fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
 }
 
 /// All devices, in the order of their slots.
-fn create_devices(config: &VmConfig, counters: &mut Counters) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
+fn create_devices(
+    config: &VmConfig,
+    counters: &mut Counters,
+    net_limits: &mut BTreeMap<String, NetLimits>,
+) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &config.disks {
         let block = Block::new(disk)?;
         counters.disks.insert(disk.id.clone(), block.counters());
         devices.push(Box::new(block));
+    }
+    for config in &config.nets {
+        let net = Net::new(config)?;
+        counters.nets.insert(config.id.clone(), net.counters());
+        net_limits.insert(config.id.clone(), net.limits());
+        devices.push(Box::new(net));
     }
     if let Some(vsock) = &config.vsock {
         devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket)?));

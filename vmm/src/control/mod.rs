@@ -7,11 +7,14 @@
 //! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |
+//! | `{"op":"set_net_limit","id":"eth0","rx":{...},"tx":{...}}` | `{"ok":{}}`; the limits are [`RateLimit`]s, `{}` for none, and left as they are where left out |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
 //! What is wrong is answered with `{"error":"..."}`.
 
 use serde::{Deserialize, Serialize};
+
+use crate::rate_limit::RateLimit;
 
 mod server;
 pub(crate) use server::to_line;
@@ -38,6 +41,17 @@ pub enum Request {
     Pause {},
     /// Let all vCPUs go on.
     Resume {},
+    /// Change a network interface's rate limits.
+    SetNetLimit {
+        /// The interface.
+        id: String,
+        /// Of what the guest receives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rx: Option<RateLimit>,
+        /// Of what the guest sends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tx: Option<RateLimit>,
+    },
     /// End the VM at once.
     Shutdown {},
 }

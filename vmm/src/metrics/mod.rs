@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::virtio::block::DiskCounters;
+use crate::virtio::{block::DiskCounters, net::NetCounters};
 
 pub mod prometheus;
 mod value;
@@ -31,4 +31,6 @@ pub struct Counters {
     pub vcpus: Vec<Arc<VcpuCounters>>,
     /// The disks', by id.
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
+    /// The network interfaces', by id.
+    pub nets: BTreeMap<String, Arc<NetCounters>>,
 }

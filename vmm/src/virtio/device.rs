@@ -19,10 +19,10 @@ pub const STATUS_NEEDS_RESET: u32 = 64;
 /// A device could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
-    /// The driver set up another number of queues than the device has.
+    /// The driver set up another number of queues than the device needs.
     #[error("the driver set up {found} queues of {expected}")]
     QueueCount {
-        /// How many the device has.
+        /// How many the device needs.
         expected: usize,
         /// How many were ready.
         found: usize,
@@ -113,13 +113,26 @@ pub struct ActiveQueue {
     pub kick: EventFd,
 }
 
+impl ActiveQueue {
+    /// The queues of a device that needs all `N` of them.
+    ///
+    /// # Errors
+    /// When the driver has set up fewer.
+    pub fn all<const N: usize>(queues: Vec<Option<Self>>) -> Result<[Self; N], ActivateError> {
+        let ready: Vec<_> = queues.into_iter().flatten().collect();
+        let found = ready.len();
+        <[_; N]>::try_from(ready).map_err(|_| ActivateError::QueueCount { expected: N, found })
+    }
+}
+
 /// What a device gets when its driver is ready.
 #[derive(Debug)]
 pub struct Activation {
     /// The guest's memory.
     pub mem: GuestMemoryMmap,
-    /// As many as [`VirtioDevice::queue_max_sizes`] named, all valid.
-    pub queues: Vec<ActiveQueue>,
+    /// As many as [`VirtioDevice::queue_max_sizes`] named. Those that the driver set up are valid; `None` are those that
+    /// it leaves alone.
+    pub queues: Vec<Option<ActiveQueue>>,
     /// The device's interrupt.
     pub interrupt: Interrupt,
     /// Feature bits that device and driver agreed on.

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod device;
 pub mod mmio;
+pub mod net;
 pub mod rng;
 mod segments;
 mod serve;

@@ -226,9 +226,13 @@ impl MmioTransport {
     fn activate(&mut self) {
         let mut queues = Vec::with_capacity(self.queues.len());
         for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).enumerate() {
+            if !config.ready() {
+                queues.push(None);
+                continue;
+            }
             let problem = match (config.build(&self.mem), kick.try_clone()) {
                 (Ok(queue), Ok(kick)) => {
-                    queues.push(ActiveQueue { queue, kick });
+                    queues.push(Some(ActiveQueue { queue, kick }));
                     continue;
                 }
                 (Err(error), _) => error.to_string(),
