@@ -19,6 +19,8 @@ pub(super) struct Pieces<'m> {
 /// What a chain consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
+    /// How many descriptors.
+    pub(super) descriptors: usize,
     /// How many pieces.
     pub(super) pieces: usize,
     /// How many bytes.
@@ -36,16 +38,17 @@ impl<'m> Pieces<'m> {
         chain: Chain<'m>,
         access: Permissions,
     ) -> Result<Extent, SegmentError> {
-        let mut extent = Extent { pieces: 0, bytes: 0 };
+        let mut extent = Extent { descriptors: 0, pieces: 0, bytes: 0 };
         let mut ended = false;
-        for (index, descriptor) in chain.enumerate() {
-            if index == MAX_CHAIN_PIECES {
+        for descriptor in chain {
+            if extent.descriptors == MAX_CHAIN_PIECES {
                 return Err(SegmentError::TooLong);
             }
             if descriptor.is_write_only() != (access == Permissions::Write) {
                 return Err(SegmentError::Direction);
             }
             ended = !descriptor.has_next();
+            extent.descriptors += 1;
             let len = usize::try_from(descriptor.len()).map_err(|_| SegmentError::TooLong)?;
             let slices = GuestMemory::get_slices(mem, descriptor.addr(), len, access);
             for piece in slices.map_err(|_| SegmentError::Outside)? {

@@ -11,7 +11,7 @@ use vm_memory::{GuestMemoryMmap, Permissions};
 
 use super::{
     BATCH, Blocked, HEADER_LEN, MAX_LEN, NetCounters,
-    pieces::{MAX_CHAIN_PIECES, Pieces},
+    pieces::{Extent, MAX_CHAIN_PIECES, Pieces},
     ring::Ring,
     tap::Tap,
     throttle::Throttle,
@@ -27,8 +27,7 @@ const MAX_READ_PIECES: usize = 1023;
 #[derive(Debug)]
 struct Buffer {
     head: u16,
-    len: usize,
-    pieces: usize,
+    extent: Extent,
 }
 
 /// A frame that has been read but not given to the guest. Lengths include the header.
@@ -55,6 +54,8 @@ pub(super) struct Receiver<'m> {
     pieces: Pieces<'m>,
     /// How many these are.
     room: usize,
+    /// How many descriptors the buffers have.
+    descriptors: usize,
     frame: Option<Frame>,
     spill: Vec<u8>,
     used: Vec<(u16, u32)>,
@@ -81,6 +82,7 @@ impl<'m> Receiver<'m> {
             buffers: VecDeque::new(),
             pieces: Pieces::default(),
             room: 0,
+            descriptors: 0,
             frame: None,
             // Its pages are taken only when they are used.
             spill: vec![0; MAX_LEN + 1],
@@ -135,9 +137,16 @@ impl<'m> Receiver<'m> {
                 return Err(ServeError::NoRoom);
             }
             self.room += extent.bytes;
-            self.buffers.push_back(Buffer { head, len: extent.bytes, pieces: extent.pieces });
+            self.descriptors += extent.descriptors;
+            self.buffers.push_back(Buffer { head, extent });
         }
         Ok(())
+    }
+
+    /// Whether the driver can give one more buffer for a frame, of as many descriptors as the last: it may have none left.
+    fn may_grow(&self) -> bool {
+        let next = self.buffers.back().map_or(1, |last| last.extent.descriptors);
+        self.buffers.len() < self.max_buffers && self.descriptors + next <= self.ring.size()
     }
 
     fn wait_for_buffers(&mut self) -> Result<(), ServeError> {
@@ -171,10 +180,9 @@ impl<'m> Receiver<'m> {
         self.frame = Some(frame);
         self.collect(frame.len, usize::MAX)?;
         if self.room < frame.len {
-            if self.buffers.len() < self.max_buffers {
+            if self.may_grow() {
                 return self.wait_for_buffers();
             }
-            // More buffers than this a frame can't have.
             self.frame = None;
             self.counters.rx_dropped.add(1);
             return Ok(());
@@ -190,10 +198,11 @@ impl<'m> Receiver<'m> {
         let (mut left, mut pieces) = (len, 0);
         while left > 0 {
             let Some(buffer) = self.buffers.pop_front() else { break };
-            let part = buffer.len.min(left);
+            let part = buffer.extent.bytes.min(left);
             left -= part;
-            pieces += buffer.pieces;
-            self.room -= buffer.len;
+            pieces += buffer.extent.pieces;
+            self.descriptors -= buffer.extent.descriptors;
+            self.room -= buffer.extent.bytes;
             self.used.push((buffer.head, u32::try_from(part).unwrap_or(u32::MAX)));
         }
         // The tap leaves this field alone.
