@@ -8,6 +8,7 @@ mod host_disk;
 mod hostile;
 mod images;
 mod kill9;
+mod net;
 mod programs;
 mod run_options;
 mod signals;
