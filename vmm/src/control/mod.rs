@@ -108,3 +108,23 @@ pub struct State {
     /// When the first vCPU entered the guest; 0 before that.
     pub first_instruction_ns: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::BucketConfig;
+
+    #[test]
+    fn limits_are_set_removed_or_left_alone() {
+        let line = r#"{"op":"set_net_limit","id":"eth0","rx":{"ops":{"size":5,"refill_ms":10}},"tx":{}}"#;
+        let ops = Some(BucketConfig { size: 5, burst: 0, refill_ms: 10 });
+        let request = Request::SetNetLimit {
+            id: "eth0".into(),
+            rx: Some(RateLimit { ops, bytes: None }),
+            tx: Some(RateLimit::default()),
+        };
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        let left_out = serde_json::to_string(&Request::SetNetLimit { id: "a".into(), rx: None, tx: None });
+        assert_eq!(left_out.unwrap(), r#"{"op":"set_net_limit","id":"a"}"#);
+    }
+}

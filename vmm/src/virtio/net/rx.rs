@@ -4,6 +4,8 @@
 //! collected before, and a frame is read straight into them; those that it does not need stay collected for the next.
 //! When the guest has given fewer, the rest of a frame goes to memory of the device's own, and is copied once the guest
 //! gives more. A frame shows in the guest's ring when it is complete and its rate limit admits it.
+//!
+//! Whoever saves the queue's state counts the collected buffers as still available.
 
 use std::{collections::VecDeque, io, sync::Arc};
 
@@ -84,7 +86,6 @@ impl<'m> Receiver<'m> {
             room: 0,
             descriptors: 0,
             frame: None,
-            // Its pages are taken only when they are used.
             spill: vec![0; MAX_LEN + 1],
             used: Vec::new(),
             blocked: None,

@@ -151,8 +151,10 @@ impl<'m> Driver<'m> {
     /// The first `len` bytes of a chain.
     pub(super) fn content(&self, head: u16, len: u32) -> Vec<u8> {
         let chain = &self.chains[usize::from(head)];
-        let mut all: Vec<u8> =
-            chain.iter().flat_map(|(address, len)| bytes(self.mem, *address, *len as usize)).collect();
+        let mut all = Vec::new();
+        for (address, len) in chain {
+            all.extend_from_slice(&bytes(self.mem, *address, *len as usize));
+        }
         all.truncate(len as usize);
         all
     }

@@ -227,6 +227,9 @@ fn inherited_descriptors_are_looked_at() {
         assert!(matches!(error(vec![file.as_raw_fd()]), TapError::Descriptor { .. }));
         assert!(matches!(error(vec![1_000_000]), TapError::Descriptor { fd: 1_000_000, .. }));
         let attach = Net::new(&config(named("lo"), 1)).unwrap_err();
-        assert!(matches!(attach, NetError::Tap { source: TapError::Attach { .. }, .. }), "{attach:?}");
+        let NetError::Tap { source, .. } = attach else { panic!("{attach}") };
+        assert_eq!(source.to_string(), "cannot attach to the tap lo");
+        let one = error(vec![made("tap6", good), made("tap7", good)]);
+        assert!(one.to_string().ends_with("IFF_VNET_HDR with IFF_MULTI_QUEUE"), "{one}");
     });
 }

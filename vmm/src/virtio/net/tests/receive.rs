@@ -1,7 +1,7 @@
 //! Frames for the guest.
 
 use super::{
-    super::{Blocked, MAX_LEN},
+    super::{Blocked, MAX_LEN, ring::Ring},
     driver::{DATA, Driver, END, Host, NEXT, SEAM, WRITE, memory, pattern, received},
 };
 use crate::{
@@ -186,6 +186,17 @@ fn interrupts_come_when_they_are_wanted() {
     assert!(host.send(b"quiet"));
     receiver.serve(&host.tap).unwrap();
     assert_eq!((driver.frames().len(), host.interrupted()), (1, false));
+}
+
+#[test]
+fn buffers_are_given_back_together_or_not_at_all() {
+    let mem = memory();
+    let mut driver = Driver::new(&mem, 16);
+    let mut ring = Ring::new(driver.queue(), false);
+    assert!(ring.publish(&mem, &[(3, 1), (16, 1)]).is_err());
+    assert_eq!(driver.used_index(), 0);
+    ring.publish(&mem, &[(3, 1), (15, 2)]).unwrap();
+    assert_eq!(driver.used(), [(3, 1), (15, 2)]);
 }
 
 #[test]
