@@ -9,6 +9,7 @@ mod hostile;
 mod images;
 mod jail;
 mod kill9;
+mod net;
 mod programs;
 mod run_options;
 mod signals;

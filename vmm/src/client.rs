@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     control::{MetricsFormat, Nothing, Request, Response, State},
+    rate_limit::RateLimit,
     virtio::balloon::BalloonState,
 };
 
@@ -97,6 +98,19 @@ impl Client {
     /// As of [`ClientError`].
     pub fn set_balloon(&mut self, target_mib: u32) -> Result<(), ClientError> {
         self.ask::<Nothing>(&Request::SetBalloon { target_mib }).map(drop)
+    }
+
+    /// Changes a network interface's rate limits, those that are given.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn set_net_limit(
+        &mut self,
+        id: &str,
+        rx: Option<RateLimit>,
+        tx: Option<RateLimit>,
+    ) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::SetNetLimit { id: id.into(), rx, tx }).map(drop)
     }
 
     /// Ends the VM at once.

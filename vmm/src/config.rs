@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::jail::JailConfig;
 
+mod net;
+
+pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
+
 /// Most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
 /// Least memory of a VM, in MiB.
@@ -52,6 +56,9 @@ pub enum ConfigError {
     /// Two disks with the same id.
     #[error("two disks have the id {0:?}")]
     DuplicateDiskId(String),
+    /// A network interface is no good.
+    #[error(transparent)]
+    Net(#[from] NetConfigError),
     /// The kernel's command line can't hold this.
     #[error("cmdline has a character that is not printable ASCII")]
     Cmdline,
@@ -112,6 +119,9 @@ pub struct VmConfig {
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
+    /// Network interfaces, in the order in which the guest finds them.
+    #[serde(default)]
+    pub nets: Vec<NetConfig>,
     /// Streams between guest and host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -291,6 +301,7 @@ impl VmConfig {
                 return Err(ConfigError::DuplicateDiskId(id.clone()));
             }
         }
+        net::validate(&self.nets)?;
         match &self.vsock {
             Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => {
                 Err(ConfigError::GuestCid(vsock.guest_cid))
@@ -327,7 +338,10 @@ impl VmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jail::SeccompMode;
+    use crate::{
+        jail::SeccompMode,
+        rate_limit::{BucketConfig, RateLimit},
+    };
 
     fn with(field: &str, value: serde_json::Value) -> Result<VmConfig, ConfigError> {
         let mut json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": 64});
@@ -348,6 +362,7 @@ mod tests {
             cpu_template: CpuTemplate::Host,
             balloon: None,
             disks: vec![],
+            nets: vec![],
             vsock: None,
             console: None,
             rng: true,
@@ -368,6 +383,18 @@ mod tests {
             cpu_template: CpuTemplate::V3,
             balloon: None,
             disks: vec![DiskConfig { id: "base".into(), path: "/d".into(), read_only: true }],
+            nets: vec![NetConfig {
+                id: "eth0".into(),
+                tap: TapConfig::Fds(vec![7, 8]),
+                mac: MacAddress([2, 0, 0, 0, 0, 0xff]),
+                mtu: Some(1400),
+                queue_pairs: 2,
+                limit_rx: RateLimit {
+                    bytes: Some(BucketConfig { size: 1, burst: 2, refill_ms: 3 }),
+                    ops: None,
+                },
+                limit_tx: RateLimit::default(),
+            }],
             vsock: Some(VsockConfig { guest_cid: 3, socket: "/s".into() }),
             console: Some("/c".into()),
             rng: false,

@@ -182,12 +182,12 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
-        Request::Balloon {} => match vm.balloon() {
+        Request::Balloon {} => match vm.devices().balloon() {
             Some(balloon) => to_line(&Response::Ok(balloon.state())),
             None => no_balloon(),
         },
         Request::SetBalloon { target_mib } => {
-            match (vm.balloon(), config.validate_balloon_target(target_mib)) {
+            match (vm.devices().balloon(), config.validate_balloon_target(target_mib)) {
                 (None, _) => no_balloon(),
                 (_, Err(error)) => to_line(&Response::<Nothing>::Error(error.to_string())),
                 (Some(balloon), Ok(())) => {
@@ -195,6 +195,14 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
                     to_line(&Response::Ok(Nothing {}))
                 }
             }
+        }
+        Request::SetNetLimit { id, rx, tx } => {
+            let wrong = [rx, tx].into_iter().flatten().find_map(|limit| limit.validate().err());
+            to_line(&match wrong {
+                Some(error) => Response::Error(error.to_string()),
+                None if vm.devices().set_net_limit(&id, rx, tx) => Response::Ok(Nothing {}),
+                None => Response::Error(format!("there is no network interface {id:?}")),
+            })
         }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }

@@ -58,6 +58,7 @@ impl Machine {
             cpu_template: crate::config::CpuTemplate::Host,
             balloon: None,
             disks: vec![],
+            nets: vec![],
             vsock: None,
             console: None,
             rng: false,

@@ -9,11 +9,14 @@
 //! | `{"op":"resume"}` | `{"ok":{}}` |
 //! | `{"op":"balloon"}` | `{"ok":{...}}` with a [`BalloonState`](crate::virtio::balloon::BalloonState), and the guest is asked for new statistics |
 //! | `{"op":"set_balloon","target_mib":64}` | `{"ok":{}}`, and the guest is asked to give up so much memory in all |
+//! | `{"op":"set_net_limit","id":"eth0","rx":{...},"tx":{...}}` | `{"ok":{}}`; the limits are [`RateLimit`]s, `{}` for none, and left as they are where left out |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
 //! What is wrong is answered with `{"error":"..."}`.
 
 use serde::{Deserialize, Serialize};
+
+use crate::rate_limit::RateLimit;
 
 mod server;
 pub(crate) use server::to_line;
@@ -46,6 +49,17 @@ pub enum Request {
     SetBalloon {
         /// How much in all, in MiB.
         target_mib: u32,
+    },
+    /// Change a network interface's rate limits.
+    SetNetLimit {
+        /// The interface.
+        id: String,
+        /// Of what the guest receives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rx: Option<RateLimit>,
+        /// Of what the guest sends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tx: Option<RateLimit>,
     },
     /// End the VM at once.
     Shutdown {},
@@ -102,4 +116,24 @@ pub struct State {
     pub configured_ns: u64,
     /// When the first vCPU entered the guest; 0 before that.
     pub first_instruction_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::BucketConfig;
+
+    #[test]
+    fn limits_are_set_removed_or_left_alone() {
+        let line = r#"{"op":"set_net_limit","id":"eth0","rx":{"ops":{"size":5,"refill_ms":10}},"tx":{}}"#;
+        let ops = Some(BucketConfig { size: 5, burst: 0, refill_ms: 10 });
+        let request = Request::SetNetLimit {
+            id: "eth0".into(),
+            rx: Some(RateLimit { ops, bytes: None }),
+            tx: Some(RateLimit::default()),
+        };
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        let left_out = serde_json::to_string(&Request::SetNetLimit { id: "a".into(), rx: None, tx: None });
+        assert_eq!(left_out.unwrap(), r#"{"op":"set_net_limit","id":"a"}"#);
+    }
 }

@@ -19,10 +19,10 @@ pub const STATUS_NEEDS_RESET: u32 = 64;
 /// A device could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
-    /// The driver set up another number of queues than the device has.
+    /// The driver set up another number of queues than the device needs.
     #[error("the driver set up {found} queues of {expected}")]
     QueueCount {
-        /// How many the device has.
+        /// How many the device needs.
         expected: usize,
         /// How many were ready.
         found: usize,
@@ -127,13 +127,26 @@ pub struct ActiveQueue {
     pub kick: EventFd,
 }
 
+impl ActiveQueue {
+    /// The queues of a device that needs all `N` of them.
+    ///
+    /// # Errors
+    /// When the driver has set up fewer.
+    pub fn all<const N: usize>(queues: Vec<Option<Self>>) -> Result<[Self; N], ActivateError> {
+        let ready: Vec<_> = queues.into_iter().flatten().collect();
+        let found = ready.len();
+        <[_; N]>::try_from(ready).map_err(|_| ActivateError::QueueCount { expected: N, found })
+    }
+}
+
 /// What a device gets when its driver is ready.
 #[derive(Debug)]
 pub struct Activation {
     /// The guest's memory.
     pub mem: GuestMemoryMmap,
-    /// As many as [`VirtioDevice::queue_count`] tells, all valid.
-    pub queues: Vec<ActiveQueue>,
+    /// As many as [`VirtioDevice::queue_max_sizes`] named. Those that the driver set up are valid; `None` are those that
+    /// it leaves alone.
+    pub queues: Vec<Option<ActiveQueue>>,
     /// The device's interrupt.
     pub interrupt: Interrupt,
     /// Feature bits that device and driver agreed on.
@@ -150,11 +163,6 @@ pub trait VirtioDevice: Send {
 
     /// Maximum size of each queue.
     fn queue_max_sizes(&self) -> &[u16];
-
-    /// How many of its queues a driver sets up that accepted these features: all, unless told otherwise.
-    fn queue_count(&self, _features: u64) -> usize {
-        self.queue_max_sizes().len()
-    }
 
     /// Reads the device's configuration space; bytes beyond its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);

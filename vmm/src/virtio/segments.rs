@@ -16,6 +16,12 @@ pub(super) enum SegmentError {
     /// More descriptors than any driver may use.
     #[error("a descriptor chain is too long")]
     TooLong,
+    /// A descriptor names a next one that does not exist or can't be read, or the chain is a loop.
+    #[error("a descriptor chain has no end")]
+    Endless,
+    /// A descriptor to write to where only reading makes sense, or the other way round.
+    #[error("a descriptor chain has a descriptor of the wrong direction")]
+    Direction,
     /// A descriptor to read from follows one to write to (virtio 1.2, section 2.7.4.2).
     #[error("a descriptor chain has a readable descriptor after a writable one")]
     Order,

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::vsock;
+use crate::{net, vsock};
 
 /// Carries out one line, and returns the answer.
 pub(crate) fn execute(line: &str) -> io::Result<String> {
@@ -29,6 +29,10 @@ pub(crate) fn execute(line: &str) -> io::Result<String> {
         ["write", id, offset, ref hex @ ..] => write(id, number(offset)?, &hex.join(" ")),
         ["echo", port] => echo(number(port)?),
         ["dial", port, connections, bytes] => dial(number(port)?, number(connections)?, number(bytes)?),
+        ["net", interface] => net::describe(interface),
+        ["up", interface, address] => net::bring_up(interface, number(address)?),
+        ["tcp", port] => net::serve_tcp(number(port)?),
+        ["udp", port] => net::echo_udp(number(port)?),
         ["log", ref text @ ..] => {
             crate::log(&text.join(" "));
             Ok("ok".into())

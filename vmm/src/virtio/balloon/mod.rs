@@ -183,11 +183,7 @@ impl VirtioDevice for Balloon {
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES[..self.queue_count(self.features())]
-    }
-
-    fn queue_count(&self, features: u64) -> usize {
-        roles(features).len()
+        &QUEUE_SIZES[..roles(self.features()).len()]
     }
 
     /// num_pages and actual; the fields after them belong to features that are not offered.
@@ -208,7 +204,7 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let roles = roles(activation.features);
-        let (expected, found) = (roles.len(), activation.queues.len());
+        let (expected, found) = (roles.len(), activation.queues.iter().flatten().count());
         if expected != found {
             return Err(ActivateError::QueueCount { expected, found });
         }

@@ -183,7 +183,7 @@ fn activation(role: usize, descriptors: &[(u64, u32, u16)]) -> Activation {
         }
         let queue: Queue = mock.create_queue().unwrap();
         assert!(queue.is_valid(&mem));
-        ActiveQueue { queue, kick: EventFd::new(0).unwrap() }
+        Some(ActiveQueue { queue, kick: EventFd::new(0).unwrap() })
     });
     let queues = queues.collect();
     // A blocking descriptor, so that a test can wait for the interrupt.
@@ -258,7 +258,7 @@ fn statistics_are_asked_for_by_giving_their_buffer_back() {
 #[test]
 fn of_several_statistics_buffers_all_but_the_newest_go_back() {
     let activation = activation(2, &[(20 * PAGE, 20, 0), (21 * PAGE, 20, 0), (22 * PAGE, 20, 0)]);
-    let (mem, used) = (activation.mem.clone(), activation.queues[2].queue.used_ring());
+    let (mem, used) = (activation.mem.clone(), activation.queues[2].as_ref().unwrap().queue.used_ring());
     let balloon = Balloon::new(&config(), false).unwrap();
     let shared = balloon.shared.clone();
     let mut engine = Engine::new(activation, &roles(F_STATS_VQ), balloon.releaser, shared).unwrap();

@@ -247,7 +247,7 @@ impl Running {
         let interrupt = Interrupt::new(EventFd::new(0).unwrap());
         let activation = Activation {
             mem: mem.clone(),
-            queues: vec![ActiveQueue { queue, kick }],
+            queues: vec![Some(ActiveQueue { queue, kick })],
             interrupt: interrupt.clone(),
             features: 0,
         };

@@ -229,12 +229,15 @@ impl MmioTransport {
     }
 
     fn activate(&mut self) {
-        let count = self.device.queue_count(self.driver_features);
-        let mut queues = Vec::with_capacity(count);
-        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).take(count).enumerate() {
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).enumerate() {
+            if !config.ready() {
+                queues.push(None);
+                continue;
+            }
             let problem = match (config.build(&self.mem), kick.try_clone()) {
                 (Ok(queue), Ok(kick)) => {
-                    queues.push(ActiveQueue { queue, kick });
+                    queues.push(Some(ActiveQueue { queue, kick }));
                     continue;
                 }
                 (Err(error), _) => error.to_string(),
