@@ -14,10 +14,11 @@ use vmm_sys_util::{
 use crate::{
     bus::GuestEnd,
     config::VmConfig,
-    control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    control::{Attached, MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
     metrics::prometheus,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
+    virtio::block::Source,
     vm::{Vm, VmError},
 };
 
@@ -134,9 +135,9 @@ pub fn run(config: &VmConfig, owner: Owner, started_ns: u64) -> Result<End, RunE
                     let mut told = false;
                     let stamps = Stamps { started_ns, configured_ns };
                     // epoll forgets a connection that this closes.
-                    server.serve(fd, |request| {
+                    server.serve(fd, |request, passed| {
                         told |= request == Request::Shutdown {};
-                        answer(&mut vm, config, stamps, request)
+                        answer(&mut vm, config, stamps, request, passed)
                     });
                     if told {
                         end = end.or(Some(Ok(End::Told)));
@@ -159,7 +160,13 @@ struct Stamps {
     configured_ns: u64,
 }
 
-fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> String {
+fn answer(
+    vm: &mut Vm,
+    config: &VmConfig,
+    stamps: Stamps,
+    request: Request,
+    passed: Option<OwnedFd>,
+) -> String {
     match request {
         Request::State {} => to_line(&Response::Ok(State {
             status: if vm.is_running() { Status::Running } else { Status::Paused },
@@ -182,7 +189,38 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
+        Request::AttachDisk { id, path, read_only, limit } => {
+            match path.map(Source::Path).or(passed.map(Source::Open)) {
+                Some(source) => {
+                    let slot = vm.disks().attach(&id, source, read_only, limit);
+                    answer_result(slot.map(|slot| Attached { slot: slot.to_owned() }))
+                }
+                None => to_line(&Response::<Nothing>::Error(format!(
+                    "the disk {id} has neither a path nor a descriptor passed along"
+                ))),
+            }
+        }
+        Request::DetachDisk { id } => answer_result(vm.disks().detach(&id).map(|()| Nothing {})),
+        Request::SetDiskLimit { id, limit } => {
+            answer_result(vm.disks().set_limit(&id, limit).map(|()| Nothing {}))
+        }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
+    }
+}
+
+/// An error with all its causes.
+fn answer_result<T: serde::Serialize>(result: Result<T, impl std::error::Error>) -> String {
+    match result {
+        Ok(value) => to_line(&Response::Ok(value)),
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text += &format!(": {error}");
+                cause = error.source();
+            }
+            to_line(&Response::<Nothing>::Error(text))
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
-        block::{Block, DiskError},
+        block::{Block, DiskError, Disks},
         mmio::{MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
         vsock::{Vsock, VsockError},
@@ -102,6 +102,7 @@ pub struct Vm {
     vcpus: Vec<VcpuHandle>,
     shared: Arc<Shared>,
     counters: Counters,
+    disks: Disks,
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
@@ -116,7 +117,8 @@ impl Vm {
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
         let kvm_fd = Kvm::new().map_err(VmError::OpenKvm)?;
         let mut counters = Counters::default();
-        let devices = create_devices(config, &mut counters)?;
+        let mut disks = Disks::default();
+        let devices = create_devices(config, &mut counters, &mut disks)?;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
@@ -156,7 +158,7 @@ impl Vm {
             let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
-        Ok(Self { vcpus, shared, counters, events, wakeup, running: false, _fd: fd })
+        Ok(Self { vcpus, shared, counters, disks, events, wakeup, running: false, _fd: fd })
     }
 
     /// Lets all vCPUs run.
@@ -205,6 +207,11 @@ impl Vm {
         serde_json::to_value(&self.counters)
     }
 
+    /// Its disks, to be attached, detached and limited.
+    pub fn disks(&mut self) -> &mut Disks {
+        &mut self.disks
+    }
+
     /// Writes out what is held back of the console's output.
     pub fn flush_console(&self) {
         self.shared.bus.flush_console();
@@ -237,13 +244,23 @@ fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
 }
 
 /// All devices, in the order of their slots.
-fn create_devices(config: &VmConfig, counters: &mut Counters) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
+fn create_devices(
+    config: &VmConfig,
+    counters: &mut Counters,
+    disks: &mut Disks,
+) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &config.disks {
         let block = Block::new(disk)?;
-        counters.disks.insert(disk.id.clone(), block.counters());
+        disks.add_fixed(&block);
         devices.push(Box::new(block));
     }
+    for name in config.spare_disk_names() {
+        let block = Block::spare(&name)?;
+        disks.add_spare(&block);
+        devices.push(Box::new(block));
+    }
+    counters.disks.extend(disks.counters());
     if let Some(vsock) = &config.vsock {
         devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket)?));
     }

@@ -7,11 +7,19 @@
 //! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |
+//! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0"}}`: the guest has been told of a disk with this serial number |
+//! | `{"op":"detach_disk","id":"data"}` | `{"ok":{}}` when the disk's file is closed |
+//! | `{"op":"set_disk_limit","id":"data","limit":{...}}` | `{"ok":{}}` |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
-//! What is wrong is answered with `{"error":"..."}`.
+//! What is wrong is answered with `{"error":"..."}`. Instead of naming a disk's path, an open descriptor of it may be passed
+//! along with the line (SCM_RIGHTS), for a VMM that can open no files.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::rate_limit::RateLimit;
 
 mod server;
 pub(crate) use server::to_line;
@@ -38,6 +46,31 @@ pub enum Request {
     Pause {},
     /// Let all vCPUs go on.
     Resume {},
+    /// Put a disk into a spare slot.
+    AttachDisk {
+        /// Its serial number, as of [`crate::config::DiskConfig`].
+        id: String,
+        /// Where it is; a descriptor is passed if this is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+        /// Whether writes are refused.
+        read_only: bool,
+        /// How much it may do.
+        #[serde(default)]
+        limit: RateLimit,
+    },
+    /// Take a disk out of its slot.
+    DetachDisk {
+        /// Its serial number.
+        id: String,
+    },
+    /// Change how much a disk may do.
+    SetDiskLimit {
+        /// Its serial number.
+        id: String,
+        /// No limit where it has none.
+        limit: RateLimit,
+    },
     /// End the VM at once.
     Shutdown {},
 }
@@ -62,6 +95,13 @@ pub enum Response<T> {
     /// It was not, and why.
     #[serde(rename = "error")]
     Error(String),
+}
+
+/// Where a disk was attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The slot, by whose name its counters are found.
+    pub slot: String,
 }
 
 /// Nothing to tell.

@@ -70,6 +70,11 @@ impl Interrupt {
         self.signal(INTERRUPT_USED_RING);
     }
 
+    /// Tells the driver that the configuration space has changed (virtio 1.2, section 2.5).
+    pub fn signal_config_changed(&self) {
+        self.signal(INTERRUPT_CONFIG);
+    }
+
     /// Tells the driver that the device gave up and needs a reset (virtio 1.2, section 2.1.2).
     pub fn signal_needs_reset(&self) {
         self.inner.device_status.fetch_or(STATUS_NEEDS_RESET, Ordering::SeqCst);
@@ -139,6 +144,12 @@ pub trait VirtioDevice: Send {
 
     /// Reads the device's configuration space; bytes beyond its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Changes whenever the configuration space does, in the same moment, so that a driver that reads it in pieces knows
+    /// whether they belong together (section 2.5.1).
+    fn config_generation(&self) -> u32 {
+        0
+    }
 
     /// Starts the device's thread.
     ///

@@ -131,8 +131,7 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => NO_REGION,
-            // No device changes its configuration.
-            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            VIRTIO_MMIO_CONFIG_GENERATION => self.device.config_generation(),
             _ => 0,
         }
     }
