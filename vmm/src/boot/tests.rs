@@ -55,6 +55,7 @@ impl Machine {
             vcpus: 2,
             mem_size_mib: 64,
             disks: vec![],
+            spare_disks: 0,
             vsock: None,
             console: None,
             rng: false,

@@ -13,7 +13,8 @@
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
 //! What is wrong is answered with `{"error":"..."}`. Instead of naming a disk's path, an open descriptor of it may be passed
-//! along with the line (SCM_RIGHTS), for a VMM that can open no files.
+//! along with the line (SCM_RIGHTS), for a VMM that can open no files; earlier lines of the connection must have been
+//! answered by then.
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rate_limit::RateLimit;
 
+mod receive;
 mod server;
 pub(crate) use server::to_line;
 

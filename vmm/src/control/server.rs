@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
@@ -11,9 +10,7 @@ use std::{
     path::Path,
 };
 
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
-
-use super::{MAX_LINE, Request, Response};
+use super::{MAX_LINE, Request, Response, receive::receive};
 
 /// Most connections at a time; further ones are closed at once.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -87,11 +84,11 @@ impl Connection {
         let mut bytes = [0; MAX_LINE];
         loop {
             // More than one descriptor at a time is an error.
-            match self.stream.recv_with_fd(&mut bytes).map_err(io::Error::from) {
+            match receive(&self.stream, &mut bytes) {
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok((count, file)) => {
+                Ok((count, passed)) => {
                     self.received.extend_from_slice(&bytes[..count]);
-                    self.passed = file.map(File::into).or(self.passed.take());
+                    self.passed = passed.or(self.passed.take());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -122,7 +119,12 @@ pub(crate) fn to_line<T: serde::Serialize>(response: &Response<T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read};
+    use std::{
+        fs::File,
+        io::{BufRead, BufReader, Read},
+    };
+
+    use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
     use super::*;
     use crate::control::Nothing;
@@ -163,10 +165,14 @@ mod tests {
         let (_dir, mut server, client, fd) = pair();
         let (mut end, passed) = io::pipe().unwrap();
         (&client).write_all(b"{\"op\":\"state\"}\n{\"op\":\"pa").unwrap();
+        let mut seen = Vec::new();
+        server.serve(fd, |request, passed| {
+            seen.push((request.clone(), passed.is_some()));
+            ok(request, passed)
+        });
         let rest: &[u8] = b"use\"}\n{\"op\":\"resume\"}\n";
         client.send_with_fd(rest, passed.as_raw_fd()).unwrap();
         drop(passed);
-        let mut seen = Vec::new();
         let progress = server.serve(fd, |request, passed| {
             seen.push((request.clone(), passed.is_some()));
             if let Some(passed) = passed {

@@ -27,7 +27,7 @@ use virtio_bindings::{
 use vmm_sys_util::{epoll::Epoll, timerfd::TimerFd};
 
 use super::{ActivateError, Activation, VirtioDevice, Worker};
-use crate::config::DiskConfig;
+use crate::{config::DiskConfig, rate_limit::RateLimit};
 
 mod buffers;
 mod config_space;
@@ -81,9 +81,8 @@ impl Block {
     /// When it can't be opened, or its length is no good.
     pub fn new(config: &DiskConfig) -> Result<Self, DiskError> {
         let disk = Disk::open(Source::Path(config.path.clone()), config.read_only)?;
-        let block = Self::with_engines(&config.id, config.read_only, config.queues, Engine::new)?;
-        block.slot.attach(&config.id, disk, config.limit);
-        Ok(block)
+        let slot = Slot::new(&config.id, Some(disk), config.limit)?;
+        Ok(Self::with_slot(slot, &config.id, config.read_only, config.queues))
     }
 
     /// A place for a disk that comes later: until then, a disk of no size.
@@ -91,15 +90,11 @@ impl Block {
     /// # Errors
     /// When no descriptors can be had.
     pub fn spare(name: &str) -> Result<Self, DiskError> {
-        Ok(Self::with_engines(name, false, 1, Engine::new)?)
+        let slot = Slot::new(name, None, RateLimit::default())?;
+        Ok(Self::with_slot(slot, name, false, 1))
     }
 
-    fn with_engines(
-        name: &str,
-        read_only: bool,
-        queues: u8,
-        engine: impl Fn() -> Engine,
-    ) -> io::Result<Self> {
+    fn with_slot(slot: Slot, name: &str, read_only: bool, queues: u8) -> Self {
         let mut features = 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH
@@ -113,13 +108,13 @@ impl Block {
         } else {
             1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
         };
-        Ok(Self {
+        Self {
             name: name.to_owned(),
-            slot: Arc::new(Slot::new(name)?),
+            slot: Arc::new(slot),
             state: State { features, queue_sizes: vec![QUEUE_SIZE; queues.into()] },
-            engines: (0..queues).map(|_| Arc::new(Mutex::new(engine()))).collect(),
+            engines: (0..queues).map(|_| Arc::new(Mutex::new(Engine::new()))).collect(),
             workers: Vec::new(),
-        })
+        }
     }
 }
 

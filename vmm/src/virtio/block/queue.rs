@@ -78,7 +78,7 @@ impl BlockQueue<'_> {
     }
 
     /// Begins requests until there are no more, or no more can be taken.
-    fn take(&mut self, now_ns: u64, returned: &mut usize) -> Result<Next, ServeError> {
+    pub(super) fn take(&mut self, now_ns: u64, returned: &mut usize) -> Result<Next, ServeError> {
         for _ in 0..BATCH {
             if self.engine.in_flight() >= MAX_IN_FLIGHT {
                 return Ok(Next::Wait);

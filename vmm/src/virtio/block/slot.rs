@@ -58,15 +58,16 @@ pub(super) struct Target {
 }
 
 impl Slot {
-    /// An empty place called `name`.
+    /// A place called `name`, with a disk or without.
     ///
     /// # Errors
     /// When no eventfd can be had.
-    pub(super) fn new(name: &str) -> std::io::Result<Self> {
+    pub(super) fn new(name: &str, disk: Option<(Disk, Closed)>, limit: RateLimit) -> std::io::Result<Self> {
         let name = id(name);
+        let (disk, closed) = disk.unzip();
         let state = State {
-            target: Target { disk: None, id: name },
-            closed: None,
+            target: Target { disk: disk.map(Arc::new), id: name },
+            closed,
             generation: 0,
             interrupt: None,
             unannounced: false,
@@ -74,7 +75,7 @@ impl Slot {
         Ok(Self {
             name,
             state: Mutex::new(state),
-            limiter: RateLimiter::new(RateLimit::default(), monotonic_ns())?,
+            limiter: RateLimiter::new(limit, monotonic_ns())?,
             counters: Arc::default(),
         })
     }
