@@ -158,6 +158,7 @@ impl VmProcess {
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
             disks: plan.disks,
+            spare_disks: 0,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join("vsock") }),
             console: Some(console.clone()),
             rng: true,

@@ -3,6 +3,8 @@
 
 mod broken_guest;
 mod check;
+mod disks;
+mod disks;
 mod exit_codes;
 mod host_disk;
 mod hostile;

@@ -2,7 +2,6 @@
 
 use super::{
     QUEUE_SIZE,
-    disk::SECTOR,
     request::{MAX_DISCARD_SECTORS, MAX_ZERO_SECTORS},
 };
 
@@ -12,6 +11,8 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 const MAX_RANGES: u32 = 1;
 /// What a discard should begin and end at, in sectors: the block of most file systems.
 const DISCARD_ALIGNMENT: u32 = 8;
+/// Bytes of a sector, the unit of all requests.
+const BLOCK_SIZE: u32 = 512;
 const LEN: usize = 60;
 
 /// Reads some of the configuration of a disk of so many sectors; what is beyond its end is zero.
@@ -20,7 +21,7 @@ pub(super) fn read(sectors: u64, queues: usize, offset: u64, data: &mut [u8]) {
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &sectors.to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
-    put(20, &(SECTOR as u32).to_le_bytes());
+    put(20, &BLOCK_SIZE.to_le_bytes());
     put(34, &u16::try_from(queues).unwrap_or(u16::MAX).to_le_bytes());
     put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
     put(40, &MAX_RANGES.to_le_bytes());

@@ -18,8 +18,9 @@ use std::{
 use super::buffers::Buffers;
 
 /// Bytes of a sector, the unit of all requests.
-pub(super) const SECTOR: u64 = 512;
-pub(super) const ZEROS: [u8; SECTOR as usize] = [0; SECTOR as usize];
+pub(super) const SECTOR: u64 = ZEROS.len() as u64;
+/// A sector of zeros.
+pub(super) const ZEROS: [u8; 512] = [0; 512];
 /// Bytes of a piece in which zeros are written to files that can't be told to be zero.
 const ZERO_PIECE: usize = 64 << 10;
 

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Most requests in flight on a queue.
-pub(super) const MAX_IN_FLIGHT: usize = 256;
+pub(super) const MAX_IN_FLIGHT: usize = super::QUEUE_SIZE as usize;
 
 /// How a queue's requests are carried out.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) enum Engine {
     /// One after the other.
     InPlace,
     /// Many at a time.
-    Ring(Ring),
+    Ring(Box<Ring>),
 }
 
 /// A request that has ended.
@@ -32,7 +32,7 @@ pub(super) struct Done {
 impl Engine {
     /// The best that the host has. It may have no io_uring, or forbid it.
     pub(super) fn new() -> Self {
-        Ring::new().map_or(Self::InPlace, Self::Ring)
+        Ring::new().map_or(Self::InPlace, |ring| Self::Ring(Box::new(ring)))
     }
 
     /// Begins a request, and returns it if it has ended already. `alone`: it is the only one that there is.

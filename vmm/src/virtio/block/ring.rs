@@ -15,12 +15,13 @@ use std::{
 use io_uring::{IoUring, opcode, register::Restriction, squeue, types};
 
 use super::{
+    QUEUE_SIZE,
     disk::{DISCARD, zero_mode},
     engine::{Done, MAX_IN_FLIGHT, in_place},
     request::{Job, Kind},
 };
 
-const ENTRIES: u32 = MAX_IN_FLIGHT as u32;
+const ENTRIES: u32 = QUEUE_SIZE as u32;
 
 /// A ring and what is in it.
 pub(super) struct Ring {
@@ -189,4 +190,20 @@ fn finish(mut job: Job, result: i32) -> Done {
         (_, result) => result.map(drop),
     };
     Done { job, result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_takes_no_other_operations() {
+        let Ok(mut ring) = Ring::new() else { return eprintln!("skipped: this host has no io_uring") };
+        for entry in [opcode::Nop::new().build(), opcode::Close::new(types::Fd(0)).build()] {
+            // SAFETY: neither names any memory, and neither is carried out.
+            unsafe { ring.ring.submission().push(&entry) }.unwrap();
+            ring.ring.submit_and_wait(1).unwrap();
+            assert_eq!(ring.ring.completion().next().unwrap().result(), -libc::EACCES);
+        }
+    }
 }
