@@ -4,7 +4,6 @@
 mod broken_guest;
 mod check;
 mod disks;
-mod disks;
 mod exit_codes;
 mod host_disk;
 mod hostile;

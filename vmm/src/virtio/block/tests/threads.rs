@@ -52,6 +52,7 @@ fn the_thread_serves_what_is_there_and_interrupts() {
     let mut running = Running::new(Block::new(&config(&file, true)).unwrap(), vec![driver]);
     running.interrupt.irqfd().read().unwrap();
     assert_eq!(running.interrupt.status(), 1);
+    assert_eq!(running.drivers[0].0.take_used().len(), 1);
     assert_eq!(running.drivers[0].0.bytes(DATA, 512), numbered(4096)[512..1024]);
     assert_eq!(running.read(), VIRTIO_BLK_S_OK);
     assert_eq!(running.drivers[0].0.bytes(DATA, 512), numbered(4096)[..512]);
