@@ -42,6 +42,8 @@ impl Buffers {
         let last = writable.last_mut()?;
         last.iov_len -= 1;
         let status = libc::iovec { iov_base: last.iov_base.wrapping_byte_add(last.iov_len), iov_len: 1 };
+        // Most drivers have a descriptor for the status alone.
+        writable.pop_if(|last| last.iov_len == 0);
         let (mut vectors, skipped) = match data {
             Data::AfterHeader(skipped) => (vectors(readable), skipped),
             Data::BeforeStatus => (writable, 0),

@@ -1,7 +1,11 @@
 //! A queue's requests, from the driver and back to it; without events, so that it works on plain memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
 
@@ -11,7 +15,6 @@ use super::{
     slot::Slot,
 };
 use crate::{time::monotonic_ns, virtio::serve::ServeError};
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 
 /// Most requests taken between two looks at whether to stop. Their ends are signalled together.
 const BATCH: usize = 64;
@@ -102,8 +105,7 @@ impl BlockQueue<'_> {
                 return Ok(Next::Throttled(wait));
             }
             self.throttled = false;
-            let more = self.queue.avail_idx(&*mem, std::sync::atomic::Ordering::Relaxed)?.0
-                != self.queue.next_avail();
+            let more = self.queue.avail_idx(&*mem, Ordering::Relaxed)?.0 != self.queue.next_avail();
             let alone = !more && self.engine.in_flight() == 0;
             if let Some(done) = self.engine.start(job, alone) {
                 self.finish(done)?;

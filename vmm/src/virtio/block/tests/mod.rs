@@ -2,6 +2,7 @@
 
 use std::{io::Write, sync::Arc};
 
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{
@@ -115,8 +116,6 @@ impl Bench {
         self.driver.bytes(DATA, len)
     }
 }
-
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN};
 
 /// Lets a queue go on until there is nothing to do.
 fn finish(queue: &mut BlockQueue<'_>) -> Result<(), ServeError> {
