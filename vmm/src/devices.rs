@@ -11,7 +11,7 @@ use crate::{
     virtio::{
         VirtioDevice,
         balloon::{Balloon, BalloonHandle},
-        block::Block,
+        block::{Block, Disks},
         net::{Net, NetLimits},
         rng::Rng,
         vsock::Vsock,
@@ -29,6 +29,7 @@ pub(crate) struct Devices {
 /// What steers the devices of a running VM.
 #[derive(Debug, Default)]
 pub struct Handles {
+    disks: Disks,
     balloon: Option<BalloonHandle>,
     net_limits: BTreeMap<String, NetLimits>,
 }
@@ -47,9 +48,15 @@ impl Devices {
         let mut handles = Handles::default();
         for disk in &config.disks {
             let block = Block::new(disk)?;
-            counters.disks.insert(disk.id.clone(), block.counters());
+            handles.disks.add_fixed(&block);
             all.push(Box::new(block));
         }
+        for name in config.spare_disk_names() {
+            let block = Block::spare(&name)?;
+            handles.disks.add_spare(&block);
+            all.push(Box::new(block));
+        }
+        counters.disks.extend(handles.disks.counters());
         for config in &config.nets {
             let net = Net::new(config)?;
             counters.nets.insert(config.id.clone(), net.counters());
@@ -80,6 +87,11 @@ impl Devices {
 }
 
 impl Handles {
+    /// The disks, to be attached, detached and limited.
+    pub fn disks(&mut self) -> &mut Disks {
+        &mut self.disks
+    }
+
     /// The balloon, if there is one.
     pub fn balloon(&self) -> Option<&BalloonHandle> {
         self.balloon.as_ref()

@@ -51,16 +51,13 @@ struct InterruptInner {
     status: AtomicU32,
     /// Extra bits that the device wants to show in the device status register.
     device_status: AtomicU32,
-    /// ConfigGeneration register.
-    config_generation: AtomicU32,
 }
 
 impl Interrupt {
     /// An interrupt that fires by a write to `irqfd`.
     pub fn new(irqfd: EventFd) -> Self {
         let (status, device_status) = (AtomicU32::new(0), AtomicU32::new(0));
-        let config_generation = AtomicU32::new(0);
-        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status, config_generation }) }
+        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status }) }
     }
 
     /// The descriptor to register with KVM.
@@ -73,15 +70,9 @@ impl Interrupt {
         self.signal(INTERRUPT_USED_RING);
     }
 
-    /// Tells the driver that the configuration space has changed (virtio 1.2, sections 2.5 and 4.2.2.1).
+    /// Tells the driver that the configuration space has changed (virtio 1.2, section 2.5).
     pub fn signal_config_changed(&self) {
-        self.inner.config_generation.fetch_add(1, Ordering::SeqCst);
         self.signal(INTERRUPT_CONFIG);
-    }
-
-    /// ConfigGeneration as the driver reads it: another one whenever the configuration space has changed.
-    pub fn config_generation(&self) -> u32 {
-        self.inner.config_generation.load(Ordering::SeqCst)
     }
 
     /// Tells the driver that the device gave up and needs a reset (virtio 1.2, section 2.1.2).
@@ -166,6 +157,12 @@ pub trait VirtioDevice: Send {
 
     /// Reads the device's configuration space; bytes beyond its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Changes whenever the configuration space does, in the same moment, so that a driver that reads it in pieces knows
+    /// whether they belong together (section 2.5.1).
+    fn config_generation(&self) -> u32 {
+        0
+    }
 
     /// Writes the device's configuration space, after negotiation. Most devices have nothing there to be written.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}

@@ -57,6 +57,8 @@ struct State {
     target_pages: u32,
     /// Pages that the driver says are in it.
     actual_pages: u32,
+    /// How often the host has changed its wish.
+    generation: u32,
     /// The newest statistics.
     stats: Option<Stats>,
 }
@@ -103,7 +105,11 @@ pub struct BalloonHandle {
 impl BalloonHandle {
     /// Asks the guest to give up so much memory in all. It does when it can.
     pub fn set_target_mib(&self, target_mib: u32) {
-        self.shared.lock().target_pages = target_mib.saturating_mul(PAGES_PER_MIB);
+        {
+            let mut state = self.shared.lock();
+            state.target_pages = target_mib.saturating_mul(PAGES_PER_MIB);
+            state.generation = state.generation.wrapping_add(1);
+        }
         if let Some(interrupt) = &*self.shared.interrupt() {
             interrupt.signal_config_changed();
         }
@@ -113,7 +119,7 @@ impl BalloonHandle {
     pub fn state(&self) -> BalloonState {
         // Fails only when the counter would overflow, and then the guest is being asked already.
         let _ = self.shared.stats_wanted.write(1);
-        let State { target_pages, actual_pages, stats } = *self.shared.lock();
+        let State { target_pages, actual_pages, stats, .. } = *self.shared.lock();
         BalloonState {
             target_mib: target_pages / PAGES_PER_MIB,
             actual_mib: actual_pages / PAGES_PER_MIB,
@@ -194,6 +200,10 @@ impl VirtioDevice for Balloon {
         let bytes = config.to_le_bytes();
         let mut rest = bytes.get(start..).unwrap_or_default().iter();
         data.fill_with(|| rest.next().copied().unwrap_or(0));
+    }
+
+    fn config_generation(&self) -> u32 {
+        self.shared.lock().generation
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {

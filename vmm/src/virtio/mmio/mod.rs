@@ -131,7 +131,7 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => NO_REGION,
-            VIRTIO_MMIO_CONFIG_GENERATION => self.interrupt.config_generation(),
+            VIRTIO_MMIO_CONFIG_GENERATION => self.device.config_generation(),
             _ => 0,
         }
     }
