@@ -111,12 +111,13 @@ fn rate_limits_change_while_frames_move() {
         bring_up("tap0", HOST, 24).unwrap();
         let net = json!({"id": "eth0", "tap": {"name": "tap0"}, "mac": "02:00:00:00:00:02"});
         let vm = boot(Plan::new(), &net);
-        let limit = json!({"bytes": {"size": 200_000, "refill_ms": 100}});
+        // Less than any machine moves.
+        let limit = json!({"bytes": {"size": 10_000, "refill_ms": 100}});
         let ask = |id: &str, rx: &Value, tx: &Value| {
             vm.control_line(&json!({"op": "set_net_limit", "id": id, "rx": rx, "tx": tx}).to_string())
         };
         assert_eq!(ask("eth0", &limit, &limit)["ok"], json!({}));
-        transfer(&connect(), 32, 32).unwrap();
+        transfer(&connect(), 4, 4).unwrap();
         let throttled = [counter(&vm, "rx_throttled"), counter(&vm, "tx_throttled")];
         assert!(throttled.iter().all(|count| *count > 0), "{throttled:?}");
         assert_eq!(ask("eth0", &json!({}), &json!({}))["ok"], json!({}));
