@@ -167,6 +167,10 @@ pub trait VirtioDevice: Send {
     /// Writes the device's configuration space, after negotiation. Most devices have nothing there to be written.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
+    /// Gets what must be had in the process that runs the device, which may be locked up already, and before the guest
+    /// runs. Without it, a device works as well, but slower.
+    fn prepare(&mut self) {}
+
     /// Starts the device's thread.
     ///
     /// # Errors

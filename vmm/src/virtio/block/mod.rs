@@ -60,7 +60,7 @@ pub struct Block {
     name: String,
     slot: Arc<Slot>,
     state: State,
-    /// One per queue, made before any guest runs and used again after a reset.
+    /// One per queue, used again after a reset.
     engines: Vec<Arc<Mutex<Engine>>>,
     workers: Vec<Worker>,
 }
@@ -112,7 +112,7 @@ impl Block {
             name: name.to_owned(),
             slot: Arc::new(slot),
             state: State { features, queue_sizes: vec![QUEUE_SIZE; queues.into()] },
-            engines: (0..queues).map(|_| Arc::new(Mutex::new(Engine::new()))).collect(),
+            engines: (0..queues).map(|_| Arc::new(Mutex::new(Engine::InPlace))).collect(),
             workers: Vec::new(),
         }
     }
@@ -137,6 +137,11 @@ impl VirtioDevice for Block {
 
     fn config_generation(&self) -> u32 {
         self.slot.generation()
+    }
+
+    /// Makes the rings: the kernel ties them to a process.
+    fn prepare(&mut self) {
+        self.engines.fill_with(|| Arc::new(Mutex::new(Engine::new())));
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {

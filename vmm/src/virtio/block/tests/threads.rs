@@ -28,6 +28,7 @@ impl Running {
             .collect();
         let mem = (*drivers[0].0.mem).clone();
         let features = 1 << VIRTIO_BLK_F_FLUSH;
+        block.prepare();
         block.activate(Activation { mem, queues, interrupt: interrupt.clone(), features }).unwrap();
         Self { block, interrupt, drivers }
     }
