@@ -6,6 +6,7 @@ mod check;
 mod exit_codes;
 mod host_disk;
 mod hostile;
+mod hostile_guest;
 mod images;
 mod jail;
 mod kill9;
