@@ -11,7 +11,7 @@ use std::{
 
 use husk_protocol::{agent_ttrpc::AgentClient, port};
 use husk_vmm::{
-    config::{DiskConfig, VmConfig, VsockConfig},
+    config::{CpuTemplate, DiskConfig, MemoryConfig, VmConfig, VsockConfig},
     jail::{JailConfig, SeccompMode},
 };
 use tokio::{
@@ -182,6 +182,9 @@ impl VmProcess {
             cmdline: CMDLINE.into(),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
+            memory: MemoryConfig::default(),
+            cpu_template: CpuTemplate::Host,
+            balloon: None,
             disks: plan.disks,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join(SOCKETS).join(GUEST_SOCKET) }),
             console: Some(console.clone()),

@@ -16,4 +16,6 @@ mod signals;
 mod stdio;
 mod tty;
 mod vmm;
+mod vmm_cpu;
+mod vmm_memory;
 mod vsock;

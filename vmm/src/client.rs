@@ -9,7 +9,10 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::control::{MetricsFormat, Nothing, Request, Response, State};
+use crate::{
+    control::{MetricsFormat, Nothing, Request, Response, State},
+    virtio::balloon::BalloonState,
+};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +81,22 @@ impl Client {
     /// As of [`ClientError`].
     pub fn resume(&mut self) -> Result<(), ClientError> {
         self.ask::<Nothing>(&Request::Resume {}).map(drop)
+    }
+
+    /// What is known of the balloon. Asks the guest for new statistics, too, for the next time.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn balloon(&mut self) -> Result<BalloonState, ClientError> {
+        self.ask(&Request::Balloon {})
+    }
+
+    /// Asks the guest to give up so much memory in all.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn set_balloon(&mut self, target_mib: u32) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::SetBalloon { target_mib }).map(drop)
     }
 
     /// Ends the VM at once.

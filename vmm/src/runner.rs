@@ -182,8 +182,26 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
+        Request::Balloon {} => match vm.balloon() {
+            Some(balloon) => to_line(&Response::Ok(balloon.state())),
+            None => no_balloon(),
+        },
+        Request::SetBalloon { target_mib } => {
+            match (vm.balloon(), config.validate_balloon_target(target_mib)) {
+                (None, _) => no_balloon(),
+                (_, Err(error)) => to_line(&Response::<Nothing>::Error(error.to_string())),
+                (Some(balloon), Ok(())) => {
+                    balloon.set_target_mib(target_mib);
+                    to_line(&Response::Ok(Nothing {}))
+                }
+            }
+        }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
+}
+
+fn no_balloon() -> String {
+    to_line(&Response::<Nothing>::Error("the VM has no balloon: its configuration must have one".into()))
 }
 
 /// Turns the signals that ask for an end into a readable descriptor.

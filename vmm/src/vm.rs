@@ -29,6 +29,7 @@ use crate::{
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
+        balloon::{Balloon, BalloonHandle},
         block::{Block, DiskError},
         mmio::{MmioTransport, QUEUE_NOTIFY},
         rng::Rng,
@@ -70,6 +71,9 @@ pub enum VmError {
         #[source]
         source: MemoryError,
     },
+    /// The host's CPU can't be what the guest is to see.
+    #[error(transparent)]
+    CpuTemplate(#[from] cpu::template::TemplateError),
     /// Kernel, initramfs or command line are no good.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -127,7 +131,8 @@ impl Drop for SocketFiles {
 pub struct Parts {
     kvm: Kvm,
     boot: Files,
-    devices: Vec<Box<dyn VirtioDevice>>,
+    devices: Devices,
+    balloon: Option<BalloonHandle>,
     counters: Counters,
     console: Option<Output>,
 }
@@ -147,12 +152,12 @@ impl Parts {
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
         let boot = Files::open(config)?;
         let mut counters = Counters::default();
-        let devices = create_devices(config, &mut counters, sockets)?;
+        let (devices, balloon) = create_devices(config, &mut counters, sockets)?;
         let create = |path: &PathBuf| {
             Output::create(path).map_err(|source| VmError::Console { path: path.clone(), source })
         };
         let console = config.console.as_ref().map(create).transpose()?;
-        Ok(Self { kvm, boot, devices, counters, console })
+        Ok(Self { kvm, boot, devices, balloon, counters, console })
     }
 }
 
@@ -163,6 +168,7 @@ pub struct Vm {
     vcpus: Vec<VcpuHandle>,
     shared: Arc<Shared>,
     counters: Counters,
+    balloon: Option<BalloonHandle>,
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
@@ -175,19 +181,21 @@ impl Vm {
     /// # Errors
     /// Says what could not be had.
     pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
-        let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
+        let Parts { kvm: kvm_fd, boot: files, devices, balloon, mut counters, console } = parts;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
-        let mem = memory::map(config.mem_size_mib)
+        let mem = memory::map(config.mem_size_mib, config.memory)
             .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
-        // The kernel takes milliseconds to create a VM, much of it waiting. The guest's is loaded meanwhile.
+        // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
+        // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
-            let creating = thread::Builder::new().spawn_scoped(scope, || create_vm(&kvm_fd));
-            let entry = boot::prepare(&mem, config, files, &cmdline);
-            let created = creating.map_err(os("start a thread"))?.join();
-            let panicked = |_| os("create a VM")(io::Error::other("its thread panicked"));
-            Ok::<_, VmError>((created.map_err(panicked)??, entry?))
+            let load = || boot::prepare(&mem, config, files, &cmdline);
+            let loading = thread::Builder::new().spawn_scoped(scope, load).map_err(os("start a thread"))?;
+            let created = create_vm(&kvm_fd);
+            let panicked = |_| os("load the guest's kernel")(io::Error::other("its thread panicked"));
+            let loaded = loading.join().map_err(panicked)?;
+            Ok::<_, VmError>((created?, loaded?))
         })?;
         add_memory(&fd, &mem)?;
         let transports = attach(&fd, &mem, devices, &slots)?;
@@ -204,12 +212,23 @@ impl Vm {
         let (sender, events) = channel();
         let wakeup = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;
         let mut cpuid = kvm_fd.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("tell its CPUID"))?;
+        cpu::policy::apply(&mut cpuid);
+        cpu::template::apply(&mut cpuid, config.cpu_template)?;
+        cpu::xsave::make_consistent(&mut cpuid);
         cpu::cpuid::normalize(&mut cpuid, config.vcpus);
         let mut vcpus = Vec::with_capacity(config.vcpus.into());
         for id in 0..config.vcpus {
             let vcpu = fd.create_vcpu(id.into()).map_err(kvm("create a vCPU"))?;
+            if id == 0
+                && let Ok(tsc_khz) = vcpu.get_tsc_khz()
+            {
+                cpu::cpuid::set_frequencies(&mut cpuid, tsc_khz);
+            }
             cpu::cpuid::for_vcpu(&mut cpuid, id);
             vcpu.set_cpuid2(&cpuid).map_err(kvm("set a vCPU's CPUID"))?;
+            if let Some(xcr0) = cpu::xsave::offered_xcr0(&cpuid) {
+                cpu::set_xcr0(&vcpu, xcr0).map_err(kvm("set a vCPU's XCR0"))?;
+            }
             set_up_registers(&vcpu, (id == 0).then_some(entry)).map_err(kvm("set a vCPU's registers"))?;
             let wakeup = wakeup.try_clone().map_err(os("duplicate an eventfd"))?;
             let reporter = Reporter { events: sender.clone(), wakeup };
@@ -218,7 +237,7 @@ impl Vm {
             let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
-        Ok(Self { vcpus, shared, counters, events, wakeup, running: false, _fd: fd })
+        Ok(Self { vcpus, shared, counters, balloon, events, wakeup, running: false, _fd: fd })
     }
 
     /// Lets all vCPUs run.
@@ -228,6 +247,10 @@ impl Vm {
     }
 
     /// Stops all vCPUs; returns when they have stopped.
+    ///
+    /// Time goes on: after a pause, all of the guest's clocks have advanced by it, as they do for a process that was
+    /// stopped, whether the guest reads KVM's clock or the TSC. So its wall clock is right at once, and its timers are due
+    /// that would have been. Its watchdogs are told to forgive the pause.
     pub fn pause(&mut self) {
         let stopping: Vec<_> = self.vcpus.iter().map(VcpuHandle::pause).collect();
         for stopped in stopping {
@@ -264,7 +287,16 @@ impl Vm {
     /// # Errors
     /// When it is not JSON: a bug.
     pub fn metrics(&self) -> serde_json::Result<serde_json::Value> {
-        serde_json::to_value(&self.counters)
+        let mut counters = serde_json::to_value(&self.counters)?;
+        for (id, vcpu) in self.vcpus.iter().enumerate() {
+            counters["vcpus"][id]["cpu_ns"] = vcpu.cpu_time_ns().into();
+        }
+        Ok(counters)
+    }
+
+    /// The balloon, if there is one.
+    pub fn balloon(&self) -> Option<&BalloonHandle> {
+        self.balloon.as_ref()
     }
 
     /// Writes out what is held back of the console's output.
@@ -276,6 +308,8 @@ impl Vm {
 /// Creates a VM with interrupt controllers.
 fn create_vm(kvm_fd: &Kvm) -> Result<VmFd, VmError> {
     let fd = kvm_fd.create_vm().map_err(kvm("create a VM"))?;
+    // First, since KVM waits for readers after each of these, and waits longest when it has just waited.
+    cpu::deny_msrs(&fd).map_err(kvm("filter MSRs (it needs Linux 5.10)"))?;
     fd.set_tss_address(layout::KVM_TSS).map_err(kvm("place its TSS"))?;
     fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm("place its identity map"))?;
     fd.create_irq_chip().map_err(kvm("create interrupt controllers"))?;
@@ -298,13 +332,16 @@ fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
     Ok(())
 }
 
-/// All devices, in the order of their slots.
+/// Devices, in the order of their slots.
+type Devices = Vec<Box<dyn VirtioDevice>>;
+
+/// All devices, in the order of their slots, and what steers the balloon.
 fn create_devices(
     config: &VmConfig,
     counters: &mut Counters,
     sockets: &mut SocketFiles,
-) -> Result<Vec<Box<dyn VirtioDevice>>, VmError> {
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+) -> Result<(Devices, Option<BalloonHandle>), VmError> {
+    let mut devices = Devices::new();
     for disk in &config.disks {
         let block = Block::new(disk)?;
         counters.disks.insert(disk.id.clone(), block.counters());
@@ -321,7 +358,14 @@ fn create_devices(
     if config.rng {
         devices.push(Box::new(Rng::new()));
     }
-    Ok(devices)
+    let mut handle = None;
+    if let Some(balloon) = &config.balloon {
+        let balloon = Balloon::new(balloon, config.memory.shared).map_err(os("create an eventfd"))?;
+        counters.balloon = Some(balloon.handle().counters());
+        handle = Some(balloon.handle());
+        devices.push(Box::new(balloon));
+    }
+    Ok((devices, handle))
 }
 
 /// Puts the devices behind their registers and connects those with KVM: a driver's notification becomes an eventfd's,
@@ -329,7 +373,7 @@ fn create_devices(
 fn attach(
     fd: &VmFd,
     mem: &GuestMemoryMmap,
-    devices: Vec<Box<dyn VirtioDevice>>,
+    devices: Devices,
     slots: &[DeviceSlot],
 ) -> Result<Vec<MmioTransport>, VmError> {
     let mut lines: Vec<(u32, EventFd)> = Vec::with_capacity(devices.len());

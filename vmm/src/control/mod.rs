@@ -7,6 +7,8 @@
 //! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |
+//! | `{"op":"balloon"}` | `{"ok":{...}}` with a [`BalloonState`](crate::virtio::balloon::BalloonState), and the guest is asked for new statistics |
+//! | `{"op":"set_balloon","target_mib":64}` | `{"ok":{}}`, and the guest is asked to give up so much memory in all |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
 //! What is wrong is answered with `{"error":"..."}`.
@@ -38,6 +40,13 @@ pub enum Request {
     Pause {},
     /// Let all vCPUs go on.
     Resume {},
+    /// Tell of the balloon.
+    Balloon {},
+    /// Ask the guest to give up memory.
+    SetBalloon {
+        /// How much in all, in MiB.
+        target_mib: u32,
+    },
     /// End the VM at once.
     Shutdown {},
 }

@@ -10,6 +10,12 @@ const HYPERVISOR: u32 = 1 << 31;
 const MULTI_THREADED: u32 = 1 << 28;
 /// Leaf 0x80000001, ECX: the logical processors of a package are cores.
 const CMP_LEGACY: u32 = 1 << 1;
+/// First of the hypervisor's leaves: its name and its last leaf.
+const SIGNATURE: u32 = 0x4000_0000;
+/// The hypervisor's leaf with frequencies in kHz.
+const FREQUENCIES: u32 = 0x4000_0010;
+/// The clock of KVM's local APIC.
+const APIC_BUS_KHZ: u32 = 1_000_000;
 /// Level types of the extended topology leaves.
 const LEVEL_THREAD: u32 = 1;
 const LEVEL_CORE: u32 = 2;
@@ -56,8 +62,6 @@ fn adjust(entry: &mut kvm_cpuid_entry2, topology: Topology) {
         0x4 if entry.eax & 0x1f != 0 => {
             entry.eax = entry.eax & 0x3fff | (cache_sharers(entry, topology) - 1) << 14 | (vcpus - 1) << 26;
         }
-        // No performance counters.
-        0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
         0x8000_0001 => {
             entry.ecx = entry.ecx & !CMP_LEGACY | if vcpus > 1 { CMP_LEGACY } else { 0 };
         }
@@ -96,6 +100,18 @@ fn extended_topology(function: u32, topology: Topology) -> [kvm_cpuid_entry2; 3]
     ]
 }
 
+/// Tells how fast the TSC and the local APIC's timer run (leaf 0x40000010, which several hypervisors have). Linux takes the
+/// TSC's from KVM's clock, and needs no other, as it arms the timer by the TSC.
+pub fn set_frequencies(cpuid: &mut CpuId, tsc_khz: u32) {
+    if let Some(signature) = cpuid.as_mut_slice().iter_mut().find(|entry| entry.function == SIGNATURE) {
+        signature.eax = signature.eax.max(FREQUENCIES);
+        let leaf =
+            kvm_cpuid_entry2 { function: FREQUENCIES, eax: tsc_khz, ebx: APIC_BUS_KHZ, ..Default::default() };
+        // As above.
+        let _ = cpuid.push(leaf);
+    }
+}
+
 /// Puts in what differs between vCPUs: the APIC id.
 pub fn for_vcpu(cpuid: &mut CpuId, apic_id: u8) {
     let apic_id = u32::from(apic_id);
@@ -128,10 +144,10 @@ mod tests {
             entry(4, 0, [0xfc00_c121, 1, 2, 3]),
             entry(4, 3, [0xffff_c163, 1, 2, 3]),
             entry(4, 4, [0, 0, 0, 0]),
-            entry(0xa, 0, [0x0730_0803, 0, 0, 0x603]),
             entry(0xb, 0, [7, 7, 7, 7]),
             entry(0x8000_0001, 0, [0, 0, 0x20, 0]),
             entry(0x8000_0008, 0, [0x3030, 0, 0x703f, 0]),
+            entry(0x8000_001d, 3, [0xfc00_c163, 1, 2, 3]),
             entry(0x8000_001e, 0, [9, 0x109, 0x300, 0]),
             entry(0x8000_0026, 0, [1, 1, 1, 1]),
         ])
@@ -178,10 +194,54 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_can_not_have_is_gone() {
+    fn leaves_beyond_the_last_one_are_gone() {
         let cpuid = guest(2, 0);
         assert!(!cpuid.as_slice().iter().any(|entry| matches!(entry.function, 0x1f | 0x8000_0026)));
-        let counters = find(&cpuid, 0xa, 0);
-        assert_eq!([counters.eax, counters.edx], [0, 0]);
+    }
+
+    /// How many bits number so many things.
+    fn bits(count: u32) -> u32 {
+        count.next_power_of_two().trailing_zeros()
+    }
+
+    #[test]
+    fn every_way_to_ask_tells_the_same_topology() {
+        for vcpus in 1..=crate::config::MAX_VCPUS {
+            let all = u32::from(vcpus);
+            for id in 0..vcpus {
+                let (cpuid, apic_id) = (guest(vcpus, id), u32::from(id));
+                let [thread, core] = [0, 1].map(|level| find(&cpuid, 0xb, level));
+                assert_eq!(
+                    (thread.eax, thread.ebx, core.ebx),
+                    (0, 1, all),
+                    "no threads, all cores in a package"
+                );
+                assert_eq!((apic_id >> core.eax, core.edx), (0, apic_id), "all in package 0");
+                let basic = find(&cpuid, 1, 0);
+                assert_eq!(basic.ebx >> 24, apic_id);
+                assert_eq!(bits(basic.ebx >> 16 & 0xff), core.eax);
+                assert_eq!(basic.edx & MULTI_THREADED != 0, vcpus > 1);
+                let intel = find(&cpuid, 4, 3);
+                assert_eq!([bits((intel.eax >> 26) + 1), bits((intel.eax >> 14 & 0xfff) + 1)], [core.eax; 2]);
+                assert_eq!(find(&cpuid, 4, 0).eax >> 14 & 0xfff, 0, "a first-level cache is not shared");
+                let amd = find(&cpuid, 0x8000_0008, 0);
+                assert_eq!([amd.ecx & 0xff, amd.ecx >> 12 & 0xf], [all - 1, core.eax]);
+                let amd_cache = find(&cpuid, 0x8000_001d, 3);
+                assert_eq!(bits((amd_cache.eax >> 14 & 0xfff) + 1), core.eax);
+                let amd_ids = find(&cpuid, 0x8000_001e, 0);
+                assert_eq!([amd_ids.eax, amd_ids.ebx], [apic_id; 2], "core and thread are one");
+            }
+        }
+    }
+
+    #[test]
+    fn frequencies_are_told_beside_kvms_own_leaves() {
+        let signature = entry(0x4000_0000, 0, [0x4000_0001, 0x4b4d_564b, 0x564b_4d56, 0x4d]);
+        let mut cpuid = CpuId::from_entries(&[signature]).unwrap();
+        set_frequencies(&mut cpuid, 2_500_000);
+        let kvm = find(&cpuid, 0x4000_0000, 0);
+        assert_eq!([kvm.eax, kvm.ebx], [0x4000_0010, 0x4b4d_564b]);
+        let timing = find(&cpuid, 0x4000_0010, 0);
+        assert_eq!([timing.eax, timing.ebx, timing.ecx, timing.edx], [2_500_000, 1_000_000, 0, 0]);
     }
 }

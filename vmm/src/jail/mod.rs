@@ -3,17 +3,19 @@
 //! The order, and why it is this one (`docs/threat-model.md` has the table):
 //!
 //! 1. Everything that has a path is opened: after that no path means anything.
-//! 2. A child is made in new user (without root), mount, network, IPC, UTS and PID namespaces. The parent stays outside:
-//!    it waits, passes signals on, and removes sockets at the end.
-//! 3. The child joins its cgroup and hides all others, while it still sees `/sys/fs/cgroup`.
+//! 2. A child is made in new user (without root), mount, network, IPC, UTS and PID namespaces, and in its cgroup: joining
+//!    that later would make the host's kernel wait for all its CPUs. The parent stays outside: it waits, passes signals
+//!    on, and removes sockets at the end.
+//! 3. The child hides all other cgroups.
 //! 4. It makes an empty, read-only root of a tmpfs, with nothing in it but the directory of the vsock sockets.
 //! 5. Limits, then its own user id, and no capabilities: as root it could undo what came before.
 //! 6. Landlock and no_new_privs, which need no rights; seccomp last, per thread, since it forbids all of the above.
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
-    os::unix::ffi::OsStrExt,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -70,8 +72,8 @@ pub enum JailError {
         #[source]
         source: io::Error,
     },
-    /// The cgroup can't be joined.
-    #[error("cannot join the cgroup {path}")]
+    /// The cgroup is not there.
+    #[error("cannot open the cgroup {path}")]
     Cgroup {
         /// Its directory.
         path: PathBuf,
@@ -83,6 +85,29 @@ pub enum JailError {
     #[error("cannot build the filter of system calls")]
     Filter(#[from] seccompiler::Error),
 }
+
+/// What clone3(2) takes (linux/sched.h), in the form of Linux 5.7.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+const CLONE_NEWUSER: u64 = 1 << 28;
+/// CLONE_NEWNS, NEWUTS, NEWIPC, NEWPID and NEWNET.
+const NAMESPACES: u64 = 1 << 17 | 1 << 26 | 1 << 27 | 1 << 29 | 1 << 30;
+const SIGCHLD: u64 = 17;
 
 fn os(what: &'static str) -> impl Fn(io::Error) -> JailError {
     move |source| JailError::Os { what, hint: "", source }
@@ -98,20 +123,24 @@ fn check(result: libc::c_int, what: &'static str) -> Result<(), JailError> {
 /// # Errors
 /// When the host's kernel refuses the namespaces.
 pub fn split(config: &JailConfig) -> Result<Option<Outside>, JailError> {
-    let mut flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWPID
-        | libc::SIGCHLD;
-    if config.uid.is_none() {
-        flags |= libc::CLONE_NEWUSER;
-    }
+    let cgroup = config
+        .cgroup
+        .as_ref()
+        .map(|path| File::open(path).map_err(|source| JailError::Cgroup { path: path.clone(), source }));
+    let cgroup = cgroup.transpose()?;
+    let args = CloneArgs {
+        flags: NAMESPACES
+            | if config.uid.is_none() { CLONE_NEWUSER } else { 0 }
+            | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        exit_signal: SIGCHLD,
+        cgroup: cgroup.as_ref().map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned())),
+        ..CloneArgs::default()
+    };
     // Before there is a child whose end could be missed.
     let signals = outside::watch_signals()?;
-    // SAFETY: no stack and no thread-local storage are given, so that this is a fork; no other thread exists whose locks
-    // the child could inherit.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    // SAFETY: the arguments live on; no stack and no thread-local storage are given, so that this is a fork, and no other
+    // thread exists whose locks the child could inherit.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match i32::try_from(pid) {
         Ok(0) => {
             outside::forget_signals(&signals)?;
@@ -119,7 +148,7 @@ pub fn split(config: &JailConfig) -> Result<Option<Outside>, JailError> {
         }
         Ok(pid) if pid > 0 => Ok(Some(Outside::new(pid, signals))),
         _ => Err(JailError::Os {
-            what: "create namespaces",
+            what: "create namespaces, or join the cgroup,",
             hint: ": run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)",
             source: io::Error::last_os_error(),
         }),
@@ -134,9 +163,6 @@ pub fn split(config: &JailConfig) -> Result<Option<Outside>, JailError> {
 pub fn enter(config: &JailConfig, visible: Option<&Path>, user: User) -> Result<(), JailError> {
     if config.uid.is_none() {
         privileges::map_user(user)?;
-    }
-    if let Some(cgroup) = &config.cgroup {
-        join_cgroup(cgroup)?;
     }
     // SAFETY: changes only which cgroups this process sees.
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }, "hide other cgroups")?;
@@ -162,11 +188,6 @@ impl User {
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         Self { uid, gid }
     }
-}
-
-fn join_cgroup(path: &Path) -> Result<(), JailError> {
-    std::fs::write(path.join("cgroup.procs"), "0")
-        .map_err(|source| JailError::Cgroup { path: path.into(), source })
 }
 
 fn c_path(path: &Path) -> Result<CString, JailError> {

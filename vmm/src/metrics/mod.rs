@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::virtio::block::DiskCounters;
+use crate::virtio::{balloon::BalloonCounters, block::DiskCounters};
 
 pub mod prometheus;
 mod value;
@@ -16,11 +16,17 @@ pub use value::{Counter, Histogram};
 /// What a vCPU counts: its exits to the VMM, by kind.
 #[derive(Debug, Default, Serialize)]
 pub struct VcpuCounters {
-    /// Exits for an access to a device's registers.
-    pub mmio_exits: Counter,
-    /// Exits for an access to an I/O port.
-    pub pio_exits: Counter,
-    /// Other exits, signals included.
+    /// Exits for a read of a device's register.
+    pub mmio_read_exits: Counter,
+    /// Exits for a write to a device's register; most notifications need none.
+    pub mmio_write_exits: Counter,
+    /// Exits for a read of an I/O port.
+    pub pio_read_exits: Counter,
+    /// Exits for a write to an I/O port.
+    pub pio_write_exits: Counter,
+    /// Exits because the VMM asked for one by a signal, to pause or to end.
+    pub kick_exits: Counter,
+    /// Exits of other kinds that the guest goes on after.
     pub other_exits: Counter,
 }
 
@@ -31,4 +37,7 @@ pub struct Counters {
     pub vcpus: Vec<Arc<VcpuCounters>>,
     /// The disks', by id.
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
+    /// The balloon's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<Arc<BalloonCounters>>,
 }

@@ -1,7 +1,7 @@
 //! Counters as Prometheus reads them (text exposition format 0.0.4).
 //!
-//! The names come from the JSON form: `disks.base.reads` is `husk_vmm_disk_reads{id="base"}`, `vcpus[0].mmio_exits` is
-//! `husk_vmm_vcpu_mmio_exits{id="0"}`, `balloon.inflated_pages` is `husk_vmm_balloon_inflated_pages`.
+//! The names come from the JSON form: `disks.base.reads` is `husk_vmm_disk_reads{id="base"}`, `vcpus[0].cpu_ns` is
+//! `husk_vmm_vcpu_cpu_ns{id="0"}`, `balloon.inflated_pages` is `husk_vmm_balloon_inflated_pages`.
 
 use std::{
     collections::BTreeMap,

@@ -51,13 +51,16 @@ struct InterruptInner {
     status: AtomicU32,
     /// Extra bits that the device wants to show in the device status register.
     device_status: AtomicU32,
+    /// ConfigGeneration register.
+    config_generation: AtomicU32,
 }
 
 impl Interrupt {
     /// An interrupt that fires by a write to `irqfd`.
     pub fn new(irqfd: EventFd) -> Self {
         let (status, device_status) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status }) }
+        let config_generation = AtomicU32::new(0);
+        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status, config_generation }) }
     }
 
     /// The descriptor to register with KVM.
@@ -68,6 +71,17 @@ impl Interrupt {
     /// Tells the driver that buffers were used.
     pub fn signal_used(&self) {
         self.signal(INTERRUPT_USED_RING);
+    }
+
+    /// Tells the driver that the configuration space has changed (virtio 1.2, sections 2.5 and 4.2.2.1).
+    pub fn signal_config_changed(&self) {
+        self.inner.config_generation.fetch_add(1, Ordering::SeqCst);
+        self.signal(INTERRUPT_CONFIG);
+    }
+
+    /// ConfigGeneration as the driver reads it: another one whenever the configuration space has changed.
+    pub fn config_generation(&self) -> u32 {
+        self.inner.config_generation.load(Ordering::SeqCst)
     }
 
     /// Tells the driver that the device gave up and needs a reset (virtio 1.2, section 2.1.2).
@@ -118,7 +132,7 @@ pub struct ActiveQueue {
 pub struct Activation {
     /// The guest's memory.
     pub mem: GuestMemoryMmap,
-    /// As many as [`VirtioDevice::queue_max_sizes`] named, all valid.
+    /// As many as [`VirtioDevice::queue_count`] tells, all valid.
     pub queues: Vec<ActiveQueue>,
     /// The device's interrupt.
     pub interrupt: Interrupt,
@@ -137,8 +151,16 @@ pub trait VirtioDevice: Send {
     /// Maximum size of each queue.
     fn queue_max_sizes(&self) -> &[u16];
 
+    /// How many of its queues a driver sets up that accepted these features: all, unless told otherwise.
+    fn queue_count(&self, _features: u64) -> usize {
+        self.queue_max_sizes().len()
+    }
+
     /// Reads the device's configuration space; bytes beyond its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes the device's configuration space, after negotiation. Most devices have nothing there to be written.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     /// Starts the device's thread.
     ///

@@ -5,6 +5,7 @@
 //! (typestate): what the guest can write before activation, the transport's queue configuration, can't be changed
 //! under a running device.
 
+pub mod balloon;
 pub mod block;
 pub mod device;
 pub mod mmio;

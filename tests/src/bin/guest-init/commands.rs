@@ -17,6 +17,13 @@ pub(crate) fn execute(line: &str) -> io::Result<String> {
     match *words.as_slice() {
         ["info"] => info(),
         ["random"] => random(),
+        ["cpu", ref field @ ..] => cpu(&field.join(" ")),
+        ["clocks"] => Ok(format!(
+            "realtime={} monotonic={}",
+            clock(libc::CLOCK_REALTIME)?,
+            clock(libc::CLOCK_MONOTONIC)?
+        )),
+        ["fill", mib] => fill(number(mib)?),
         ["disk", id] => disk(id),
         ["read", id, offset, count] => read(id, number(offset)?, number(count)?),
         ["write", id, offset, ref hex @ ..] => write(id, number(offset)?, &hex.join(" ")),
@@ -49,6 +56,33 @@ fn info() -> io::Result<String> {
     let memory = fs::read_to_string("/proc/meminfo")?;
     let memory = memory.split_whitespace().nth(1).unwrap_or_default();
     Ok(format!("cpus={cpus} memory_kib={memory}"))
+}
+
+/// A field of the first processor in `/proc/cpuinfo`.
+fn cpu(field: &str) -> io::Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo")?;
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let found = fields.find(|(name, _)| name.trim() == field);
+    found.map(|(_, value)| value.trim().to_owned()).ok_or_else(|| io::Error::other(format!("no {field}")))
+}
+
+/// Nanoseconds of a clock.
+fn clock(clock: libc::clockid_t) -> io::Result<i64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that lives on.
+    if unsafe { libc::clock_gettime(clock, &raw mut now) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(now.tv_sec * 1_000_000_000 + now.tv_nsec)
+}
+
+/// Writes to so much memory, and frees it.
+fn fill(mib: usize) -> io::Result<String> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(mib << 20).map_err(io::Error::other)?;
+    memory.resize(mib << 20, 0xa5_u8);
+    let sum: usize = std::hint::black_box(&memory).iter().step_by(4096).map(|byte| usize::from(*byte)).sum();
+    if sum == (mib << 8) * 0xa5 { Ok("ok".into()) } else { Err(io::Error::other("memory has changed")) }
 }
 
 fn random() -> io::Result<String> {

@@ -131,14 +131,19 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => NO_REGION,
-            // No device changes its configuration.
-            VIRTIO_MMIO_CONFIG_GENERATION => 0,
+            VIRTIO_MMIO_CONFIG_GENERATION => self.interrupt.config_generation(),
             _ => 0,
         }
     }
 
     /// The driver writes a register. What is not allowed now, or ever, is ignored.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(offset) = offset.checked_sub(u64::from(VIRTIO_MMIO_CONFIG)) {
+            if self.status & (FEATURES_OK | FAILED) == FEATURES_OK {
+                self.device.write_config(offset, data);
+            }
+            return;
+        }
         let (Ok(offset), Ok(data)) = (u32::try_from(offset), <[u8; 4]>::try_from(data)) else { return };
         let value = u32::from_le_bytes(data);
         match offset {
@@ -224,8 +229,9 @@ impl MmioTransport {
     }
 
     fn activate(&mut self) {
-        let mut queues = Vec::with_capacity(self.queues.len());
-        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).enumerate() {
+        let count = self.device.queue_count(self.driver_features);
+        let mut queues = Vec::with_capacity(count);
+        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).take(count).enumerate() {
             let problem = match (config.build(&self.mem), kick.try_clone()) {
                 (Ok(queue), Ok(kick)) => {
                     queues.push(ActiveQueue { queue, kick });

@@ -9,6 +9,8 @@ use vm_memory::GuestAddress;
 use super::{super::ActivateError, *};
 
 const FEATURES: u64 = 1 << 40 | 1 << 5;
+/// A driver that accepts this sets up one queue only.
+const ONE_QUEUE: u64 = 1 << 40;
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 const SIZES: [u16; 2] = [256, 64];
 
@@ -18,6 +20,7 @@ struct Log {
     activations: Vec<Activation>,
     resets: usize,
     refuse: bool,
+    config_writes: Vec<(u64, Vec<u8>)>,
 }
 
 struct Recorder(Arc<Mutex<Log>>);
@@ -37,6 +40,14 @@ impl VirtioDevice for Recorder {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         data.fill(u8::try_from(offset).unwrap_or(u8::MAX));
+    }
+
+    fn queue_count(&self, features: u64) -> usize {
+        if features & ONE_QUEUE == 0 { SIZES.len() } else { 1 }
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        self.0.lock().unwrap().config_writes.push((offset, data.to_vec()));
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
@@ -160,6 +171,40 @@ fn a_proper_driver_gets_its_device() {
     let sizes: Vec<_> = activation.queues.iter().map(|active| active.queue.size()).collect();
     assert_eq!(sizes, [32, 64]);
     assert_eq!(activation.queues[1].queue.desc_table(), 0x2000);
+}
+
+#[test]
+fn a_driver_need_not_set_up_queues_for_features_that_it_does_not_want() {
+    let mut driver = Driver::new();
+    driver.negotiate(VERSION_1 | ONE_QUEUE);
+    driver.set_up_queue(0, 32);
+    assert_eq!(driver.set_status(DRIVER_OK), 15);
+    assert_eq!(driver.log().activations[0].queues.len(), 1);
+}
+
+#[test]
+fn the_configuration_is_written_after_agreement_only() {
+    let mut driver = Driver::new();
+    driver.write(VIRTIO_MMIO_CONFIG, 1);
+    driver.negotiate(VERSION_1);
+    driver.write(VIRTIO_MMIO_CONFIG + 4, 2);
+    driver.transport.write(0x109, &[3]);
+    driver.set_status(FAILED);
+    driver.write(VIRTIO_MMIO_CONFIG, 4);
+    assert_eq!(driver.log().config_writes, [(4, vec![2, 0, 0, 0]), (9, vec![3])]);
+}
+
+#[test]
+fn a_changed_configuration_interrupts_and_has_another_generation() {
+    let mut driver = Driver::new();
+    driver.start();
+    let before = driver.read(VIRTIO_MMIO_CONFIG_GENERATION);
+    let interrupt = driver.log().activations[0].interrupt.clone();
+    interrupt.signal_used();
+    assert_eq!(driver.read(VIRTIO_MMIO_CONFIG_GENERATION), before);
+    interrupt.signal_config_changed();
+    assert_ne!(driver.read(VIRTIO_MMIO_CONFIG_GENERATION), before);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 3);
 }
 
 #[test]
@@ -317,7 +362,8 @@ proptest! {
         prop_assert!(log.activations.len() <= log.resets + 1);
         for activation in &log.activations {
             prop_assert_eq!(activation.features & !(FEATURES | VERSION_1), 0);
-            prop_assert_eq!(activation.queues.len(), 2);
+            let queues = if activation.features & ONE_QUEUE == 0 { 2 } else { 1 };
+            prop_assert_eq!(activation.queues.len(), queues);
             prop_assert!(activation.queues.iter().all(|active| active.queue.is_valid(&activation.mem)));
         }
     }
