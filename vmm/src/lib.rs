@@ -10,6 +10,8 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod cpu;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod jail;
 pub mod layout;
 mod log;

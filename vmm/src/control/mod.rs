@@ -16,6 +16,8 @@
 use serde::{Deserialize, Serialize};
 
 mod server;
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::fuzz;
 pub(crate) use server::to_line;
 
 pub use server::{MAX_CONNECTIONS, Progress, Server};
