@@ -112,10 +112,7 @@ impl Sandbox {
         let defaults = request.image.defaults();
         let spec = spec::build(&unpack::name(&request.image), &defaults, &request.container, &id)?;
         disk::create(dirs, dir.scratch(), request.storage_mib)?;
-        let disks = vec![
-            DiskConfig { id: BASE.into(), path: base, read_only: true },
-            DiskConfig { id: SCRATCH.into(), path: dir.scratch().into(), read_only: false },
-        ];
+        let disks = vec![DiskConfig::new(BASE, base, true), DiskConfig::new(SCRATCH, dir.scratch(), false)];
         let plan = Plan {
             vcpus: vcpus(&request.container)?,
             mem_size_mib: mem_size_mib(&request.container)?,

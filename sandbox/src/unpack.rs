@@ -146,12 +146,9 @@ async fn unpack_some(
 ) -> Result<()> {
     let dir = RunDir::create(dirs, None)?;
     let serial = |index: usize| format!("layer{index}");
-    let blobs = layers.iter().enumerate().map(|(index, layer)| DiskConfig {
-        id: serial(index),
-        path: layer.path.clone(),
-        read_only: true,
-    });
-    let target = DiskConfig { id: TARGET.into(), path: target.into(), read_only: false };
+    let blobs =
+        layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));
+    let target = DiskConfig::new(TARGET, target, false);
     let disks = blobs.chain([target]).collect();
     let mut vm =
         Vm::start(assets, &dir, Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, timeout }).await?;

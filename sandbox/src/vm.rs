@@ -186,6 +186,8 @@ impl VmProcess {
             cpu_template: CpuTemplate::Host,
             balloon: None,
             disks: plan.disks,
+            spare_disks: 0,
+            nets: vec![],
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join(SOCKETS).join(GUEST_SOCKET) }),
             console: Some(console.clone()),
             rng: true,

@@ -3,6 +3,7 @@
 
 mod broken_guest;
 mod check;
+mod disks;
 mod exit_codes;
 mod host_disk;
 mod hostile;
@@ -10,6 +11,7 @@ mod hostile_guest;
 mod images;
 mod jail;
 mod kill9;
+mod net;
 mod programs;
 mod run_options;
 mod signals;

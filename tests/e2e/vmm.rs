@@ -177,7 +177,8 @@ fn bad_usage_and_bad_configurations_are_told_from_failures() {
     for (config, part) in [
         (String::new(), "not valid"),
         ("{".into(), "not valid"),
-        (with("nets", 1.into()), "nets"),
+        (with("nets", 1.into()), "not valid"),
+        (with("bogus", 1.into()), "bogus"),
         (with("vcpus", 0.into()), "1 to 32"),
         (with("vcpus", 33.into()), "1 to 32"),
         (with("mem_size_mib", 63.into()), "mem_size_mib is 63, must be 64 to"),

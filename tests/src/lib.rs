@@ -9,6 +9,7 @@ pub mod fake_registry;
 pub mod husk;
 pub mod install;
 pub mod leftovers;
+pub mod net;
 pub mod oci;
 pub mod process;
 pub mod pty;

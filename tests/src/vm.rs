@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, ErrorKind, PipeWriter, Write, pipe},
+    io::{BufRead, BufReader, ErrorKind, IoSlice, PipeWriter, Write, pipe},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
@@ -14,6 +14,7 @@ use std::{
     process::Command,
 };
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -218,9 +219,22 @@ impl Vm {
         let mut stream = wait_for("the control socket", PATIENCE, || UnixStream::connect(&path).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         writeln!(stream, "{line}").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
+        read_json(stream)
+    }
+
+    /// Sends a line to the control socket along with an open file, and returns the answer.
+    ///
+    /// # Panics
+    /// When it is not answered in JSON.
+    pub fn control_with_file(&self, line: &Value, file: &fs::File) -> Value {
+        let stream = UnixStream::connect(self.plan.path("control")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let line = format!("{line}\n");
+        let (bytes, fds) = ([IoSlice::new(line.as_bytes())], [file.as_raw_fd()]);
+        let passed = [ControlMessage::ScmRights(&fds)];
+        let sent = sendmsg::<()>(stream.as_raw_fd(), &bytes, &passed, MsgFlags::empty(), None).unwrap();
+        assert_eq!(sent, line.len());
+        read_json(stream)
     }
 
     /// Connects to a port in the guest. `None`: refused.
@@ -284,6 +298,12 @@ impl Vm {
         drop(lifeline);
         (output, Ended { plan })
     }
+}
+
+fn read_json(stream: UnixStream) -> Value {
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
 }
 
 /// What a VM left in its directory.

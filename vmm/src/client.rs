@@ -2,15 +2,20 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     time::Duration,
 };
 
 use serde::de::DeserializeOwned;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::{
-    control::{MetricsFormat, Nothing, Request, Response, State},
+    control::{Attached, MetricsFormat, Nothing, Request, Response, State},
+    rate_limit::RateLimit,
     virtio::balloon::BalloonState,
 };
 
@@ -99,6 +104,70 @@ impl Client {
         self.ask::<Nothing>(&Request::SetBalloon { target_mib }).map(drop)
     }
 
+    /// Changes a network interface's rate limits, those that are given.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn set_net_limit(
+        &mut self,
+        id: &str,
+        rx: Option<RateLimit>,
+        tx: Option<RateLimit>,
+    ) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::SetNetLimit { id: id.into(), rx, tx }).map(drop)
+    }
+
+    /// Attaches the disk at `path`; returns the slot's name when the guest has been told.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; among others, when there is no free slot.
+    pub fn attach_disk(
+        &mut self,
+        id: &str,
+        path: &Path,
+        read_only: bool,
+        limit: RateLimit,
+    ) -> Result<String, ClientError> {
+        let (id, path) = (id.to_owned(), Some(path.to_owned()));
+        self.ask::<Attached>(&Request::AttachDisk { id, path, read_only, limit })
+            .map(|attached| attached.slot)
+    }
+
+    /// Attaches a disk by an open descriptor, for a VMM that can open no files.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; among others, when the descriptor is not open for writing and the disk is not read-only.
+    pub fn attach_open_disk(
+        &mut self,
+        id: &str,
+        disk: BorrowedFd<'_>,
+        read_only: bool,
+        limit: RateLimit,
+    ) -> Result<String, ClientError> {
+        let line = to_bytes(&Request::AttachDisk { id: id.to_owned(), path: None, read_only, limit })?;
+        // The descriptor goes with the first bytes that are taken, however many these are.
+        let sent =
+            self.stream.get_ref().send_with_fd(&line[..], disk.as_raw_fd()).map_err(io::Error::from)?;
+        self.stream.get_mut().write_all(&line[sent..])?;
+        self.answer::<Attached>().map(|attached| attached.slot)
+    }
+
+    /// Detaches a disk; returns when its file is closed.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; among others, when there is no such disk.
+    pub fn detach_disk(&mut self, id: &str) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::DetachDisk { id: id.to_owned() }).map(drop)
+    }
+
+    /// Changes how much a disk may do.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; among others, when there is no such disk.
+    pub fn set_disk_limit(&mut self, id: &str, limit: RateLimit) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::SetDiskLimit { id: id.to_owned(), limit }).map(drop)
+    }
+
     /// Ends the VM at once.
     ///
     /// # Errors
@@ -108,9 +177,11 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        self.stream.get_mut().write_all(&to_bytes(request)?)?;
+        self.answer()
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
         let mut answer = Vec::new();
         (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut answer)?;
         if answer.is_empty() {
@@ -121,6 +192,12 @@ impl Client {
             Response::Error(reason) => Err(ClientError::Refused(reason)),
         }
     }
+}
+
+fn to_bytes(request: &Request) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -9,7 +9,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::jail::JailConfig;
+use crate::{
+    jail::JailConfig,
+    rate_limit::{RateLimit, RateLimitError},
+};
+
+mod net;
+
+pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
 
 /// Most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
@@ -19,6 +26,8 @@ pub const MIN_MEM_SIZE_MIB: u32 = 64;
 pub const MAX_MEM_SIZE_MIB: u32 = 512 << 10;
 /// Most bytes of a disk's id: the size of a serial number in virtio-blk (virtio 1.2, section 5.2.6).
 pub const MAX_DISK_ID_LEN: usize = 20;
+/// Most empty slots for disks.
+pub const MAX_SPARE_DISKS: u8 = 8;
 /// Most bytes of a configuration file.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
@@ -52,6 +61,29 @@ pub enum ConfigError {
     /// Two disks with the same id.
     #[error("two disks have the id {0:?}")]
     DuplicateDiskId(String),
+    /// Number of a disk's queues out of range.
+    #[error("the disk {id:?} has {queues} queues, must be 1 to the number of vCPUs")]
+    DiskQueues {
+        /// The disk.
+        id: String,
+        /// Its queues.
+        queues: u8,
+    },
+    /// A disk's limit makes no sense.
+    #[error("the limit of the disk {id:?} is no good")]
+    DiskLimit {
+        /// The disk.
+        id: String,
+        /// Why.
+        #[source]
+        source: RateLimitError,
+    },
+    /// Number of empty slots for disks out of range.
+    #[error("spare_disks is {0}, must be 0 to {MAX_SPARE_DISKS}")]
+    SpareDisks(u8),
+    /// A network interface is no good.
+    #[error(transparent)]
+    Net(#[from] NetConfigError),
     /// The kernel's command line can't hold this.
     #[error("cmdline has a character that is not printable ASCII")]
     Cmdline,
@@ -112,6 +144,12 @@ pub struct VmConfig {
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
+    /// Empty slots, up to 8, for disks that are attached while the VM runs. They are called `spare0`, `spare1` and so on.
+    #[serde(default)]
+    pub spare_disks: u8,
+    /// Network interfaces, in the order in which the guest finds them.
+    #[serde(default)]
+    pub nets: Vec<NetConfig>,
     /// Streams between guest and host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -221,6 +259,37 @@ pub struct DiskConfig {
     /// Whether writes are refused. The length of such a disk need not be a multiple of 512 bytes: it is filled up with
     /// zeros.
     pub read_only: bool,
+    /// How its content is laid out. Never guessed from the content, which a guest may have written.
+    #[serde(default)]
+    pub format: DiskFormat,
+    /// Number of queues, each with a thread: 1 to the number of vCPUs.
+    #[serde(default = "one")]
+    pub queues: u8,
+    /// How much it may do in a time.
+    #[serde(default)]
+    pub limit: RateLimit,
+}
+
+impl DiskConfig {
+    /// A raw disk with one queue and no limit.
+    pub fn new(id: impl Into<String>, path: impl Into<PathBuf>, read_only: bool) -> Self {
+        let (id, path) = (id.into(), path.into());
+        Self { id, path, read_only, format: DiskFormat::Raw, queues: 1, limit: RateLimit::default() }
+    }
+}
+
+/// How a disk's content is laid out in its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// As it is.
+    #[default]
+    Raw,
+}
+
+/// Whether this can be a disk's id.
+pub fn is_disk_id(id: &str) -> bool {
+    (1..=MAX_DISK_ID_LEN).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A vsock device.
@@ -231,6 +300,10 @@ pub struct VsockConfig {
     pub guest_cid: u32,
     /// The unix socket that stands for the guest; see [`crate::virtio::vsock`].
     pub socket: PathBuf,
+}
+
+fn one() -> u8 {
+    1
 }
 
 fn yes() -> bool {
@@ -280,17 +353,8 @@ impl VmConfig {
         if let Some(uid @ (0 | u32::MAX)) = self.jail.as_ref().and_then(|jail| jail.uid) {
             return Err(ConfigError::JailUid(uid));
         }
-        let mut ids = HashSet::new();
-        for disk in &self.disks {
-            let id = &disk.id;
-            if id.is_empty() || id.len() > MAX_DISK_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic())
-            {
-                return Err(ConfigError::DiskId(id.clone()));
-            }
-            if !ids.insert(id) {
-                return Err(ConfigError::DuplicateDiskId(id.clone()));
-            }
-        }
+        self.validate_disks()?;
+        net::validate(&self.nets)?;
         match &self.vsock {
             Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => {
                 Err(ConfigError::GuestCid(vsock.guest_cid))
@@ -322,12 +386,37 @@ impl VmConfig {
         }
         Ok(())
     }
+    fn validate_disks(&self) -> Result<(), ConfigError> {
+        if self.spare_disks > MAX_SPARE_DISKS {
+            return Err(ConfigError::SpareDisks(self.spare_disks));
+        }
+        let mut ids: HashSet<_> = self.spare_disk_names().collect();
+        for disk in &self.disks {
+            let id = &disk.id;
+            if !is_disk_id(id) {
+                return Err(ConfigError::DiskId(id.clone()));
+            }
+            if !ids.insert(id.clone()) {
+                return Err(ConfigError::DuplicateDiskId(id.clone()));
+            }
+            if !(1..=self.vcpus).contains(&disk.queues) {
+                return Err(ConfigError::DiskQueues { id: id.clone(), queues: disk.queues });
+            }
+            disk.limit.validate().map_err(|source| ConfigError::DiskLimit { id: id.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The names of the empty slots for disks.
+    pub fn spare_disk_names(&self) -> impl Iterator<Item = String> {
+        (0..self.spare_disks).map(|index| format!("spare{index}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jail::SeccompMode;
+    use crate::{jail::SeccompMode, rate_limit::BucketConfig};
 
     fn with(field: &str, value: serde_json::Value) -> Result<VmConfig, ConfigError> {
         let mut json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": 64});
@@ -348,6 +437,8 @@ mod tests {
             cpu_template: CpuTemplate::Host,
             balloon: None,
             disks: vec![],
+            spare_disks: 0,
+            nets: vec![],
             vsock: None,
             console: None,
             rng: true,
@@ -367,7 +458,27 @@ mod tests {
             memory: MemoryConfig { backing: Backing::Hugetlb1G, shared: true, prefault: true },
             cpu_template: CpuTemplate::V3,
             balloon: None,
-            disks: vec![DiskConfig { id: "base".into(), path: "/d".into(), read_only: true }],
+            disks: vec![DiskConfig {
+                queues: 2,
+                limit: RateLimit {
+                    bytes: None,
+                    ops: Some(BucketConfig { size: 100, burst: 10, refill_ms: 1000 }),
+                },
+                ..DiskConfig::new("base", "/d", true)
+            }],
+            spare_disks: 8,
+            nets: vec![NetConfig {
+                id: "eth0".into(),
+                tap: TapConfig::Fds(vec![7, 8]),
+                mac: MacAddress([2, 0, 0, 0, 0, 0xff]),
+                mtu: Some(1400),
+                queue_pairs: 2,
+                limit_rx: RateLimit {
+                    bytes: Some(BucketConfig { size: 1, burst: 2, refill_ms: 3 }),
+                    ops: None,
+                },
+                limit_tx: RateLimit::default(),
+            }],
             vsock: Some(VsockConfig { guest_cid: 3, socket: "/s".into() }),
             console: Some("/c".into()),
             rng: false,
@@ -438,6 +549,32 @@ mod tests {
             assert!(matches!(disks(&[bad]), Err(ConfigError::DiskId(id)) if id == bad));
         }
         assert!(matches!(disks(&["a", "b", "a"]), Err(ConfigError::DuplicateDiskId(id)) if id == "a"));
+    }
+
+    #[test]
+    fn disks_are_raw_with_sensible_queues_and_limits() {
+        let disk = |field: &str, value: serde_json::Value| {
+            let mut disk = serde_json::json!({"id": "a", "path": "/d", "read_only": false});
+            disk[field] = value;
+            with("disks", vec![disk].into())
+        };
+        assert_eq!(disk("format", "raw".into()).unwrap().disks, [DiskConfig::new("a", "/d", false)]);
+        let Err(ConfigError::Parse(error)) = disk("format", "qcow2".into()) else { panic!() };
+        assert!(error.to_string().contains("unknown variant `qcow2`, expected `raw`"), "{error}");
+        for queues in [0, 2] {
+            assert!(matches!(disk("queues", queues.into()), Err(ConfigError::DiskQueues { .. })));
+        }
+        let limit = serde_json::json!({"ops": {"size": 0, "refill_ms": 1}});
+        assert!(matches!(disk("limit", limit), Err(ConfigError::DiskLimit { .. })));
+        assert!(matches!(with("spare_disks", 9.into()), Err(ConfigError::SpareDisks(9))));
+        let names: Vec<_> = with("spare_disks", 2.into()).unwrap().spare_disk_names().collect();
+        assert_eq!(names, ["spare0", "spare1"]);
+        let taken = serde_json::json!({
+            "kernel": "/k", "vcpus": 1, "mem_size_mib": 64, "spare_disks": 1,
+            "disks": [{"id": "spare0", "path": "/d", "read_only": false}],
+        });
+        let result = VmConfig::from_json(&taken.to_string());
+        assert!(matches!(result, Err(ConfigError::DuplicateDiskId(id)) if id == "spare0"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod cpu;
+pub mod devices;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod jail;

@@ -95,12 +95,18 @@ impl Bucket {
         }
     }
 
-    /// How long until `wanted` tokens can be taken; zero if now.
-    fn wait(&self, wanted: u64) -> Duration {
+    /// How long until `wanted` tokens can be taken, just after [`Bucket::fill`]; zero if now.
+    fn wait(&self, wanted: u64, now_ns: u64) -> Duration {
         let needed = i128::from(wanted.saturating_sub(self.burst).min(self.config.size));
         let Ok(missing) = u128::try_from(needed - self.tokens) else { return Duration::ZERO };
         let nanoseconds = (missing * self.refill_ns()).div_ceil(u128::from(self.config.size));
-        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+        if nanoseconds == 0 {
+            return Duration::ZERO;
+        }
+        // A part of the next token's time has passed already.
+        let passed = now_ns.saturating_sub(self.filled_at_ns);
+        let nanoseconds = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+        Duration::from_nanos(nanoseconds.saturating_sub(passed).max(1))
     }
 
     fn take(&mut self, wanted: u64) {
@@ -168,7 +174,7 @@ impl RateLimiter {
         for (bucket, amount) in &mut wanted {
             if let Some(bucket) = bucket {
                 bucket.fill(now_ns);
-                wait = wait.max(bucket.wait(*amount));
+                wait = wait.max(bucket.wait(*amount, now_ns));
             }
         }
         if !wait.is_zero() {
@@ -207,6 +213,8 @@ mod tests {
         assert_eq!(limiter.take(10, MS), Ok(()));
         assert_eq!(limiter.take(100, 1000 * MS), Ok(()));
         assert_eq!(limiter.take(1, 1000 * MS), Err(Duration::from_micros(100)));
+        // Who asks too early waits no longer for it.
+        assert_eq!(limiter.take(1, 1000 * MS + 30_000), Err(Duration::from_micros(70)));
     }
 
     #[test]

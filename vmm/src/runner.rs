@@ -14,11 +14,12 @@ use vmm_sys_util::{
 use crate::{
     bus::GuestEnd,
     config::VmConfig,
-    control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    control::{Attached, MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
     jail::seccomp::{self, Role},
     metrics::prometheus,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
+    virtio::block::Source,
     vm::{Parts, SocketFiles, Vm, VmError},
 };
 
@@ -134,9 +135,9 @@ pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Re
                     let mut told = false;
                     let stamps = Stamps { started_ns, configured_ns };
                     // epoll forgets a connection that this closes.
-                    server.serve(fd, |request| {
+                    server.serve(fd, |request, passed| {
                         told |= request == Request::Shutdown {};
-                        answer(&mut vm, config, stamps, request)
+                        answer(&mut vm, config, stamps, request, passed)
                     });
                     if told {
                         end = end.or(Some(Ok(End::Told)));
@@ -159,7 +160,13 @@ struct Stamps {
     configured_ns: u64,
 }
 
-fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> String {
+fn answer(
+    vm: &mut Vm,
+    config: &VmConfig,
+    stamps: Stamps,
+    request: Request,
+    passed: Option<OwnedFd>,
+) -> String {
     match request {
         Request::State {} => to_line(&Response::Ok(State {
             status: if vm.is_running() { Status::Running } else { Status::Paused },
@@ -182,12 +189,12 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
             vm.resume();
             to_line(&Response::Ok(Nothing {}))
         }
-        Request::Balloon {} => match vm.balloon() {
+        Request::Balloon {} => match vm.devices().balloon() {
             Some(balloon) => to_line(&Response::Ok(balloon.state())),
             None => no_balloon(),
         },
         Request::SetBalloon { target_mib } => {
-            match (vm.balloon(), config.validate_balloon_target(target_mib)) {
+            match (vm.devices().balloon(), config.validate_balloon_target(target_mib)) {
                 (None, _) => no_balloon(),
                 (_, Err(error)) => to_line(&Response::<Nothing>::Error(error.to_string())),
                 (Some(balloon), Ok(())) => {
@@ -196,12 +203,53 @@ fn answer(vm: &mut Vm, config: &VmConfig, stamps: Stamps, request: Request) -> S
                 }
             }
         }
+        Request::SetNetLimit { id, rx, tx } => {
+            let wrong = [rx, tx].into_iter().flatten().find_map(|limit| limit.validate().err());
+            to_line(&match wrong {
+                Some(error) => Response::Error(error.to_string()),
+                None if vm.devices().set_net_limit(&id, rx, tx) => Response::Ok(Nothing {}),
+                None => Response::Error(format!("there is no network interface {id:?}")),
+            })
+        }
+        Request::AttachDisk { id, path, read_only, limit } => {
+            // A path means nothing in a jail.
+            let path = path.filter(|_| config.jail.is_none());
+            match path.map(Source::Path).or(passed.map(Source::Open)) {
+                Some(source) => {
+                    let slot = vm.devices().disks().attach(&id, source, read_only, limit);
+                    answer_result(slot.map(|slot| Attached { slot: slot.to_owned() }))
+                }
+                None => to_line(&Response::<Nothing>::Error(format!(
+                    "the disk {id} has neither a path that this VMM can reach nor a descriptor passed along"
+                ))),
+            }
+        }
+        Request::DetachDisk { id } => answer_result(vm.devices().disks().detach(&id).map(|()| Nothing {})),
+        Request::SetDiskLimit { id, limit } => {
+            answer_result(vm.devices().disks().set_limit(&id, limit).map(|()| Nothing {}))
+        }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
 }
 
 fn no_balloon() -> String {
     to_line(&Response::<Nothing>::Error("the VM has no balloon: its configuration must have one".into()))
+}
+
+/// An error with all its causes.
+fn answer_result<T: serde::Serialize>(result: Result<T, impl std::error::Error>) -> String {
+    match result {
+        Ok(value) => to_line(&Response::Ok(value)),
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text += &format!(": {error}");
+                cause = error.source();
+            }
+            to_line(&Response::<Nothing>::Error(text))
+        }
+    }
 }
 
 /// Turns the signals that ask for an end into a readable descriptor.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,18 +22,17 @@ use crate::{
     config::VmConfig,
     console::{Console, Output},
     cpu,
-    jail::VISIBLE_DIR,
+    devices::{Devices, Handles},
     layout,
     memory::{self, MemoryError},
     metrics::{Counters, VcpuCounters},
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
-        balloon::{Balloon, BalloonHandle},
-        block::{Block, DiskError},
+        block::DiskError,
         mmio::{MmioTransport, QUEUE_NOTIFY},
-        rng::Rng,
-        vsock::{Vsock, VsockError},
+        net::NetError,
+        vsock::VsockError,
         worker,
     },
 };
@@ -80,6 +79,9 @@ pub enum VmError {
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A network interface can't be made.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// The vsock device can't be made.
     #[error("cannot set up vsock")]
     Vsock(#[from] VsockError),
@@ -132,14 +134,13 @@ pub struct Parts {
     kvm: Kvm,
     boot: Files,
     devices: Devices,
-    balloon: Option<BalloonHandle>,
     counters: Counters,
     console: Option<Output>,
 }
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("devices", &self.devices.len()).finish_non_exhaustive()
+        f.debug_struct("Parts").field("devices", &self.devices.all.len()).finish_non_exhaustive()
     }
 }
 
@@ -152,12 +153,12 @@ impl Parts {
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
         let boot = Files::open(config)?;
         let mut counters = Counters::default();
-        let (devices, balloon) = create_devices(config, &mut counters, sockets)?;
+        let devices = Devices::open(config, &mut counters, sockets)?;
         let create = |path: &PathBuf| {
             Output::create(path).map_err(|source| VmError::Console { path: path.clone(), source })
         };
         let console = config.console.as_ref().map(create).transpose()?;
-        Ok(Self { kvm, boot, devices, balloon, counters, console })
+        Ok(Self { kvm, boot, devices, counters, console })
     }
 }
 
@@ -168,7 +169,7 @@ pub struct Vm {
     vcpus: Vec<VcpuHandle>,
     shared: Arc<Shared>,
     counters: Counters,
-    balloon: Option<BalloonHandle>,
+    devices: Handles,
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
@@ -181,7 +182,8 @@ impl Vm {
     /// # Errors
     /// Says what could not be had.
     pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
-        let Parts { kvm: kvm_fd, boot: files, devices, balloon, mut counters, console } = parts;
+        let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
+        let Devices { all: devices, handles } = devices;
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline =
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
@@ -237,7 +239,7 @@ impl Vm {
             let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
-        Ok(Self { vcpus, shared, counters, balloon, events, wakeup, running: false, _fd: fd })
+        Ok(Self { vcpus, shared, counters, devices: handles, events, wakeup, running: false, _fd: fd })
     }
 
     /// Lets all vCPUs run.
@@ -294,9 +296,9 @@ impl Vm {
         Ok(counters)
     }
 
-    /// The balloon, if there is one.
-    pub fn balloon(&self) -> Option<&BalloonHandle> {
-        self.balloon.as_ref()
+    /// What steers the devices.
+    pub fn devices(&mut self) -> &mut Handles {
+        &mut self.devices
     }
 
     /// Writes out what is held back of the console's output.
@@ -332,48 +334,12 @@ fn add_memory(fd: &VmFd, mem: &GuestMemoryMmap) -> Result<(), VmError> {
     Ok(())
 }
 
-/// Devices, in the order of their slots.
-type Devices = Vec<Box<dyn VirtioDevice>>;
-
-/// All devices, in the order of their slots, and what steers the balloon.
-fn create_devices(
-    config: &VmConfig,
-    counters: &mut Counters,
-    sockets: &mut SocketFiles,
-) -> Result<(Devices, Option<BalloonHandle>), VmError> {
-    let mut devices = Devices::new();
-    for disk in &config.disks {
-        let block = Block::new(disk)?;
-        counters.disks.insert(disk.id.clone(), block.counters());
-        devices.push(Box::new(block));
-    }
-    if let Some(vsock) = &config.vsock {
-        let ports = match (&config.jail, vsock.socket.file_name()) {
-            (Some(_), Some(name)) => Path::new(VISIBLE_DIR).join(name),
-            _ => vsock.socket.clone(),
-        };
-        devices.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket, ports)?));
-        sockets.add(vsock.socket.clone());
-    }
-    if config.rng {
-        devices.push(Box::new(Rng::new()));
-    }
-    let mut handle = None;
-    if let Some(balloon) = &config.balloon {
-        let balloon = Balloon::new(balloon, config.memory.shared).map_err(os("create an eventfd"))?;
-        counters.balloon = Some(balloon.handle().counters());
-        handle = Some(balloon.handle());
-        devices.push(Box::new(balloon));
-    }
-    Ok((devices, handle))
-}
-
 /// Puts the devices behind their registers and connects those with KVM: a driver's notification becomes an eventfd's,
 /// and an eventfd becomes an interrupt. Devices that share an interrupt line share its eventfd.
 fn attach(
     fd: &VmFd,
     mem: &GuestMemoryMmap,
-    devices: Devices,
+    devices: Vec<Box<dyn VirtioDevice>>,
     slots: &[DeviceSlot],
 ) -> Result<Vec<MmioTransport>, VmError> {
     let mut lines: Vec<(u32, EventFd)> = Vec::with_capacity(devices.len());

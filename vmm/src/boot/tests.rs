@@ -58,6 +58,8 @@ impl Machine {
             cpu_template: crate::config::CpuTemplate::Host,
             balloon: None,
             disks: vec![],
+            nets: vec![],
+            spare_disks: 0,
             vsock: None,
             console: None,
             rng: false,

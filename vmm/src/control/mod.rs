@@ -9,12 +9,23 @@
 //! | `{"op":"resume"}` | `{"ok":{}}` |
 //! | `{"op":"balloon"}` | `{"ok":{...}}` with a [`BalloonState`](crate::virtio::balloon::BalloonState), and the guest is asked for new statistics |
 //! | `{"op":"set_balloon","target_mib":64}` | `{"ok":{}}`, and the guest is asked to give up so much memory in all |
+//! | `{"op":"set_net_limit","id":"eth0","rx":{...},"tx":{...}}` | `{"ok":{}}`; the limits are [`RateLimit`]s, `{}` for none, and left as they are where left out |
+//! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0"}}`: the guest has been told of a disk with this serial number |
+//! | `{"op":"detach_disk","id":"data"}` | `{"ok":{}}` when the disk's file is closed |
+//! | `{"op":"set_disk_limit","id":"data","limit":{...}}` | `{"ok":{}}` |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
-//! What is wrong is answered with `{"error":"..."}`.
+//! What is wrong is answered with `{"error":"..."}`. Instead of naming a disk's path, an open descriptor of it may be passed
+//! along with the line (SCM_RIGHTS), for a VMM that can open no files; earlier lines of the connection must have been
+//! answered by then.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rate_limit::RateLimit;
+
+mod receive;
 mod server;
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::fuzz;
@@ -49,6 +60,42 @@ pub enum Request {
         /// How much in all, in MiB.
         target_mib: u32,
     },
+    /// Change a network interface's rate limits.
+    SetNetLimit {
+        /// The interface.
+        id: String,
+        /// Of what the guest receives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rx: Option<RateLimit>,
+        /// Of what the guest sends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tx: Option<RateLimit>,
+    },
+    /// Put a disk into a spare slot.
+    AttachDisk {
+        /// Its serial number, as of [`crate::config::DiskConfig`].
+        id: String,
+        /// Where it is; a descriptor is passed if this is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+        /// Whether writes are refused.
+        read_only: bool,
+        /// How much it may do.
+        #[serde(default)]
+        limit: RateLimit,
+    },
+    /// Take a disk out of its slot.
+    DetachDisk {
+        /// Its serial number.
+        id: String,
+    },
+    /// Change how much a disk may do.
+    SetDiskLimit {
+        /// Its serial number.
+        id: String,
+        /// No limit where it has none.
+        limit: RateLimit,
+    },
     /// End the VM at once.
     Shutdown {},
 }
@@ -73,6 +120,13 @@ pub enum Response<T> {
     /// It was not, and why.
     #[serde(rename = "error")]
     Error(String),
+}
+
+/// Where a disk was attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The slot, by whose name its counters are found.
+    pub slot: String,
 }
 
 /// Nothing to tell.
@@ -104,4 +158,24 @@ pub struct State {
     pub configured_ns: u64,
     /// When the first vCPU entered the guest; 0 before that.
     pub first_instruction_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::BucketConfig;
+
+    #[test]
+    fn limits_are_set_removed_or_left_alone() {
+        let line = r#"{"op":"set_net_limit","id":"eth0","rx":{"ops":{"size":5,"refill_ms":10}},"tx":{}}"#;
+        let ops = Some(BucketConfig { size: 5, burst: 0, refill_ms: 10 });
+        let request = Request::SetNetLimit {
+            id: "eth0".into(),
+            rx: Some(RateLimit { ops, bytes: None }),
+            tx: Some(RateLimit::default()),
+        };
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+        let left_out = serde_json::to_string(&Request::SetNetLimit { id: "a".into(), rx: None, tx: None });
+        assert_eq!(left_out.unwrap(), r#"{"op":"set_net_limit","id":"a"}"#);
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
 };
 
-use super::{MAX_LINE, Request, Response};
+use super::{MAX_LINE, Request, Response, receive::receive};
 
 /// Most connections at a time; further ones are closed at once.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -26,6 +26,8 @@ pub struct Server {
 struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
+    /// A descriptor that came along with the line that is not complete yet, or with the next.
+    passed: Option<OwnedFd>,
 }
 
 /// What came of a connection that was ready.
@@ -60,12 +62,13 @@ impl Server {
             return None;
         }
         let fd = stream.as_raw_fd();
-        self.connections.insert(fd, Connection { stream, received: Vec::new() });
+        self.connections.insert(fd, Connection { stream, received: Vec::new(), passed: None });
         Some(fd)
     }
 
-    /// Reads what a connection has and answers each complete line with what `answer` makes of it.
-    pub fn serve(&mut self, fd: RawFd, answer: impl FnMut(Request) -> String) -> Progress {
+    /// Reads what a connection has and answers each complete line with what `answer` makes of it, and of the descriptor
+    /// that was passed along with it.
+    pub fn serve(&mut self, fd: RawFd, answer: impl FnMut(Request, Option<OwnedFd>) -> String) -> Progress {
         let Some(connection) = self.connections.get_mut(&fd) else { return Progress::Closed };
         if connection.serve(answer).is_ok() {
             return Progress::Open;
@@ -77,20 +80,25 @@ impl Server {
 
 impl Connection {
     /// An error means the end of the connection.
-    fn serve(&mut self, mut answer: impl FnMut(Request) -> String) -> io::Result<()> {
+    fn serve(&mut self, mut answer: impl FnMut(Request, Option<OwnedFd>) -> String) -> io::Result<()> {
         let mut bytes = [0; MAX_LINE];
         loop {
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
+            // More than one descriptor at a time is an error.
+            match receive(&self.stream, &mut bytes) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((count, passed)) => {
+                    self.received.extend_from_slice(&bytes[..count]);
+                    self.passed = passed.or(self.passed.take());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
             while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
+                let passed = self.passed.take();
                 let mut response = match serde_json::from_slice(&line) {
-                    Ok(request) => answer(request),
+                    Ok(request) => answer(request, passed),
                     Err(error) => to_line(&Response::<()>::Error(format!("not a request: {error}"))),
                 };
                 response.push('\n');
@@ -113,7 +121,12 @@ pub(crate) fn to_line<T: serde::Serialize>(response: &Response<T>) -> String {
 pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
+    use std::{
+        fs::File,
+        io::{BufRead, BufReader, Read},
+    };
+
+    use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
     use super::*;
     use crate::control::Nothing;
@@ -127,7 +140,7 @@ mod tests {
         (dir, server, client, fd)
     }
 
-    fn ok(_: Request) -> String {
+    fn ok(_: Request, _: Option<OwnedFd>) -> String {
         to_line(&Response::Ok(Nothing {}))
     }
 
@@ -136,9 +149,9 @@ mod tests {
         let (_dir, mut server, mut client, fd) = pair();
         client.write_all(b"{\"op\":\"pause\"}\n{\"op\":\"explode\"}\n{\"op\"").unwrap();
         let mut seen = Vec::new();
-        let progress = server.serve(fd, |request| {
+        let progress = server.serve(fd, |request, passed| {
             seen.push(request.clone());
-            ok(request)
+            ok(request, passed)
         });
         assert_eq!((progress, seen), (Progress::Open, vec![Request::Pause {}]));
         let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
@@ -147,6 +160,46 @@ mod tests {
         client.write_all(b":\"state\"}\n").unwrap();
         assert_eq!(server.serve(fd, ok), Progress::Open);
         assert_eq!(lines.next().unwrap().unwrap(), r#"{"ok":{}}"#);
+    }
+
+    #[test]
+    fn a_descriptor_belongs_to_the_line_it_came_with() {
+        let (_dir, mut server, client, fd) = pair();
+        let (mut end, passed) = io::pipe().unwrap();
+        (&client).write_all(b"{\"op\":\"state\"}\n{\"op\":\"pa").unwrap();
+        let mut seen = Vec::new();
+        server.serve(fd, |request, passed| {
+            seen.push((request.clone(), passed.is_some()));
+            ok(request, passed)
+        });
+        let rest: &[u8] = b"use\"}\n{\"op\":\"resume\"}\n";
+        client.send_with_fd(rest, passed.as_raw_fd()).unwrap();
+        drop(passed);
+        let progress = server.serve(fd, |request, passed| {
+            seen.push((request.clone(), passed.is_some()));
+            if let Some(passed) = passed {
+                File::from(passed).write_all(b"it is the pipe").unwrap();
+            }
+            to_line(&Response::Ok(Nothing {}))
+        });
+        assert_eq!(progress, Progress::Open);
+        let expected = [(Request::State {}, false), (Request::Pause {}, true), (Request::Resume {}, false)];
+        assert_eq!(seen, expected);
+        let mut text = String::new();
+        end.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "it is the pipe");
+    }
+
+    #[test]
+    fn several_descriptors_at_once_end_the_connection_and_none_stays() {
+        let (_dir, mut server, client, fd) = pair();
+        let (mut end, passed) = io::pipe().unwrap();
+        let line: &[u8] = b"{\"op\":\"state\"}\n";
+        client.send_with_fds(&[line], &[passed.as_raw_fd(); 3]).unwrap();
+        drop(passed);
+        assert_eq!(server.serve(fd, ok), Progress::Closed);
+        // The end comes only when nobody holds the pipe any more.
+        assert_eq!(end.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

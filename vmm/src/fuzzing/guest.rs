@@ -67,6 +67,11 @@ impl<'i> Guest<'i> {
         Some(Self { input, mem, queues, features, interrupt })
     }
 
+    /// The features that the driver agreed to; of them, those of queues are from bit 28 on.
+    pub(crate) fn features(&self) -> u64 {
+        self.features
+    }
+
     /// What a device gets of a driver that is ready.
     pub(crate) fn activation(&self) -> Option<Activation> {
         let mut queues = Vec::new();
@@ -78,7 +83,7 @@ impl<'i> Guest<'i> {
             queue.set_avail_ring_address(address(DRIVER_AREA), Some(0));
             queue.set_used_ring_address(address(DEVICE_AREA), Some(0));
             queue.set_ready(true);
-            queues.push(ActiveQueue { queue, kick: EventFd::new(EFD_NONBLOCK).ok()? });
+            queues.push(Some(ActiveQueue { queue, kick: EventFd::new(EFD_NONBLOCK).ok()? }));
         }
         let (mem, interrupt) = (self.mem.clone(), self.interrupt.clone());
         Some(Activation { mem, queues, interrupt, features: self.features })

@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "transport",
         run: crate::virtio::mmio::fuzz::run,
@@ -39,6 +39,8 @@ pub const TARGETS: [Target; 7] = [
         run: crate::virtio::balloon::fuzz::run,
         seeds: crate::virtio::balloon::fuzz::seeds,
     },
+    Target { name: "block", run: crate::virtio::block::fuzz::run, seeds: crate::virtio::block::fuzz::seeds },
+    Target { name: "net", run: crate::virtio::net::fuzz::run, seeds: crate::virtio::net::fuzz::seeds },
     Target { name: "config", run: config::run, seeds: config::seeds },
     Target { name: "kernel", run: crate::boot::fuzz::run, seeds: crate::boot::fuzz::seeds },
     Target { name: "control", run: crate::control::fuzz::run, seeds: crate::control::fuzz::seeds },

@@ -9,6 +9,9 @@ use super::seccomp::{
 const KVM_RUN: u32 = 0xae80;
 /// `_IO(KVMIO, 0xad)`.
 const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
+/// What a network interface's driver has agreed to is told to its tap (linux/if_tun.h).
+const TUNSETOFFLOAD: u32 = 0x4004_54d0;
+const TUNSETQUEUE: u32 = 0x4004_54d9;
 const PROT_EXEC: u64 = 4;
 #[allow(clippy::cast_sign_loss, reason = "the numbers are positive")]
 const fn number(value: libc::c_int) -> u32 {
@@ -49,6 +52,11 @@ const COMMON: &[Allowed] = &[
 
 /// Wakes vCPUs, serves the control socket, and takes the VM apart.
 const MAIN: &[Allowed] = &[
+    // A disk to be attached: what is it, and how may it be used?
+    Values(libc::SYS_fcntl, 1, &[number(libc::F_GETFL), number(libc::F_SETFD)]),
+    Call(libc::SYS_fstat),
+    Call(libc::SYS_statx),
+    Call(libc::SYS_lseek),
     Call(libc::SYS_accept4),
     Call(libc::SYS_recvfrom),
     Call(libc::SYS_recvmsg),
@@ -63,7 +71,7 @@ const MAIN: &[Allowed] = &[
 
 /// Runs the guest, activates and resets devices, and writes the console.
 const VCPU: &[Allowed] = &[
-    Values(libc::SYS_ioctl, 1, &[KVM_RUN, KVM_KVMCLOCK_CTRL]),
+    Values(libc::SYS_ioctl, 1, &[KVM_RUN, KVM_KVMCLOCK_CTRL, TUNSETOFFLOAD, TUNSETQUEUE]),
     Call(libc::SYS_epoll_create1),
     Call(libc::SYS_eventfd2),
     Call(libc::SYS_timerfd_create),
@@ -82,9 +90,20 @@ const SPAWNER: &[Allowed] = &[
     Call(libc::SYS_seccomp),
 ];
 
-const BLOCK: &[Allowed] = &[Call(libc::SYS_preadv), Call(libc::SYS_pwritev), Call(libc::SYS_fdatasync)];
+/// Moves data by calls of its own, or by a ring that was made and restricted before.
+const BLOCK: &[Allowed] = &[
+    Call(libc::SYS_preadv),
+    Call(libc::SYS_preadv2),
+    Call(libc::SYS_pwritev),
+    Call(libc::SYS_pwritev2),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_fdatasync),
+    Call(libc::SYS_fallocate),
+    Call(libc::SYS_io_uring_enter),
+];
 
-const NET: &[Allowed] = &[Call(libc::SYS_readv), Call(libc::SYS_writev)];
+const NET: &[Allowed] =
+    &[Call(libc::SYS_readv), Call(libc::SYS_writev), Values(libc::SYS_ioctl, 1, &[TUNSETQUEUE])];
 
 /// Streams to unix sockets in the visible directory, and nothing else of the network.
 const VSOCK: &[Allowed] = &[

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::virtio::{balloon::BalloonCounters, block::DiskCounters};
+use crate::virtio::{balloon::BalloonCounters, block::DiskCounters, net::NetCounters};
 
 pub mod prometheus;
 mod value;
@@ -37,6 +37,8 @@ pub struct Counters {
     pub vcpus: Vec<Arc<VcpuCounters>>,
     /// The disks', by id.
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
+    /// The network interfaces', by id.
+    pub nets: BTreeMap<String, Arc<NetCounters>>,
     /// The balloon's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<Arc<BalloonCounters>>,

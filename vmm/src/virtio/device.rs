@@ -19,10 +19,10 @@ pub const STATUS_NEEDS_RESET: u32 = 64;
 /// A device could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
-    /// The driver set up another number of queues than the device has.
+    /// The driver set up another number of queues than the device needs.
     #[error("the driver set up {found} queues of {expected}")]
     QueueCount {
-        /// How many the device has.
+        /// How many the device needs.
         expected: usize,
         /// How many were ready.
         found: usize,
@@ -51,16 +51,13 @@ struct InterruptInner {
     status: AtomicU32,
     /// Extra bits that the device wants to show in the device status register.
     device_status: AtomicU32,
-    /// ConfigGeneration register.
-    config_generation: AtomicU32,
 }
 
 impl Interrupt {
     /// An interrupt that fires by a write to `irqfd`.
     pub fn new(irqfd: EventFd) -> Self {
         let (status, device_status) = (AtomicU32::new(0), AtomicU32::new(0));
-        let config_generation = AtomicU32::new(0);
-        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status, config_generation }) }
+        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status }) }
     }
 
     /// The descriptor to register with KVM.
@@ -73,15 +70,9 @@ impl Interrupt {
         self.signal(INTERRUPT_USED_RING);
     }
 
-    /// Tells the driver that the configuration space has changed (virtio 1.2, sections 2.5 and 4.2.2.1).
+    /// Tells the driver that the configuration space has changed (virtio 1.2, section 2.5).
     pub fn signal_config_changed(&self) {
-        self.inner.config_generation.fetch_add(1, Ordering::SeqCst);
         self.signal(INTERRUPT_CONFIG);
-    }
-
-    /// ConfigGeneration as the driver reads it: another one whenever the configuration space has changed.
-    pub fn config_generation(&self) -> u32 {
-        self.inner.config_generation.load(Ordering::SeqCst)
     }
 
     /// Tells the driver that the device gave up and needs a reset (virtio 1.2, section 2.1.2).
@@ -127,13 +118,26 @@ pub struct ActiveQueue {
     pub kick: EventFd,
 }
 
+impl ActiveQueue {
+    /// The queues of a device that needs all `N` of them.
+    ///
+    /// # Errors
+    /// When the driver has set up fewer.
+    pub fn all<const N: usize>(queues: Vec<Option<Self>>) -> Result<[Self; N], ActivateError> {
+        let ready: Vec<_> = queues.into_iter().flatten().collect();
+        let found = ready.len();
+        <[_; N]>::try_from(ready).map_err(|_| ActivateError::QueueCount { expected: N, found })
+    }
+}
+
 /// What a device gets when its driver is ready.
 #[derive(Debug)]
 pub struct Activation {
     /// The guest's memory.
     pub mem: GuestMemoryMmap,
-    /// As many as [`VirtioDevice::queue_count`] tells, all valid.
-    pub queues: Vec<ActiveQueue>,
+    /// As many as [`VirtioDevice::queue_max_sizes`] named. Those that the driver set up are valid; `None` are those that
+    /// it leaves alone.
+    pub queues: Vec<Option<ActiveQueue>>,
     /// The device's interrupt.
     pub interrupt: Interrupt,
     /// Feature bits that device and driver agreed on.
@@ -151,13 +155,14 @@ pub trait VirtioDevice: Send {
     /// Maximum size of each queue.
     fn queue_max_sizes(&self) -> &[u16];
 
-    /// How many of its queues a driver sets up that accepted these features: all, unless told otherwise.
-    fn queue_count(&self, _features: u64) -> usize {
-        self.queue_max_sizes().len()
-    }
-
     /// Reads the device's configuration space; bytes beyond its end read as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Changes whenever the configuration space does, in the same moment, so that a driver that reads it in pieces knows
+    /// whether they belong together (section 2.5.1).
+    fn config_generation(&self) -> u32 {
+        0
+    }
 
     /// Writes the device's configuration space, after negotiation. Most devices have nothing there to be written.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}

@@ -16,6 +16,12 @@ pub(super) enum SegmentError {
     /// More descriptors than any driver may use.
     #[error("a descriptor chain is too long")]
     TooLong,
+    /// A descriptor names a next one that does not exist or can't be read, or the chain is a loop.
+    #[error("a descriptor chain has no end")]
+    Endless,
+    /// A descriptor to write to where only reading makes sense, or the other way round.
+    #[error("a descriptor chain has a descriptor of the wrong direction")]
+    Direction,
     /// A descriptor to read from follows one to write to (virtio 1.2, section 2.7.4.2).
     #[error("a descriptor chain has a readable descriptor after a writable one")]
     Order,
@@ -84,28 +90,6 @@ impl<'m> Buffer<'m> {
     /// The pieces, in order.
     pub(super) fn pieces(&self) -> &[VolatileSlice<'m>] {
         &self.pieces
-    }
-
-    /// Cuts off all after the first `at` bytes and returns it; all is kept if there are no more.
-    pub(super) fn split_off(&mut self, at: usize) -> Self {
-        let mut rest = Self::default();
-        let mut kept = Self::default();
-        for piece in self.pieces.drain(..) {
-            let wanted = at.saturating_sub(kept.len).min(piece.len());
-            // In range, by the line above.
-            let Ok((head, tail)) = piece.split_at(wanted) else { continue };
-            kept.push(head);
-            rest.push(tail);
-        }
-        *self = kept;
-        rest
-    }
-
-    fn push(&mut self, piece: VolatileSlice<'m>) {
-        if !piece.is_empty() {
-            self.len += piece.len();
-            self.pieces.push(piece);
-        }
     }
 
     /// Copies the first bytes out, as many as `to` holds; returns how many.
@@ -181,23 +165,5 @@ mod tests {
         assert!(matches!(error(&[(0x1_ffff, 2, 0)]), SegmentError::Outside));
         assert!(matches!(error(&[(u64::MAX, 2, WRITE)]), SegmentError::Outside));
         assert!(matches!(error(&[(0x8000, 1, WRITE), (0x8000, 1, 0)]), SegmentError::Order));
-    }
-
-    #[test]
-    fn buffers_are_cut_anywhere() {
-        let mem = memory();
-        for at in 0..=10 {
-            let mut buffer = collect(&mem, &[(0x8000, 3, WRITE), (0x9000, 0, WRITE), (0xa000, 5, WRITE)])
-                .unwrap()
-                .writable;
-            let rest = buffer.split_off(at);
-            assert_eq!([buffer.len(), rest.len()], [at.min(8), 8 - at.min(8)]);
-            buffer.copy_from(b"12345678");
-            rest.copy_from(&b"12345678"[at.min(8)..]);
-            let mut text = [0; 8];
-            mem.read_slice(&mut text[..3], GuestAddress(0x8000)).unwrap();
-            mem.read_slice(&mut text[3..], GuestAddress(0xa000)).unwrap();
-            assert_eq!(&text, b"12345678");
-        }
     }
 }

@@ -53,9 +53,7 @@ impl Server {
     /// When there is another number of queues, or no epoll descriptor to be had.
     pub(super) fn new(activation: Activation) -> Result<Self, ActivateError> {
         let Activation { mem, queues, interrupt, features } = activation;
-        let found = queues.len();
-        let [mut active] =
-            <[_; 1]>::try_from(queues).map_err(|_| ActivateError::QueueCount { expected: 1, found })?;
+        let [mut active] = ActiveQueue::all(queues)?;
         active.queue.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
         let epoll = Epoll::new()
             .map_err(|source| ActivateError::Os { what: "cannot set up the event loop", source })?;

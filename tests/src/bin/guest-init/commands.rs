@@ -3,13 +3,17 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     thread,
 };
 
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::vsock;
+use crate::{net, vsock};
+
+/// `_IO(0x12, 119)` and `_IO(0x12, 127)` of linux/fs.h.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+const BLKZEROOUT: libc::Ioctl = 0x127f;
 
 /// Carries out one line, and returns the answer.
 pub(crate) fn execute(line: &str) -> io::Result<String> {
@@ -27,8 +31,15 @@ pub(crate) fn execute(line: &str) -> io::Result<String> {
         ["disk", id] => disk(id),
         ["read", id, offset, count] => read(id, number(offset)?, number(count)?),
         ["write", id, offset, ref hex @ ..] => write(id, number(offset)?, &hex.join(" ")),
+        ["zero", id, offset, count] => change_range(id, BLKZEROOUT, number(offset)?, number(count)?),
+        ["discard", id, offset, count] => change_range(id, BLKDISCARD, number(offset)?, number(count)?),
+        ["queues", id] => queues(id),
         ["echo", port] => echo(number(port)?),
         ["dial", port, connections, bytes] => dial(number(port)?, number(connections)?, number(bytes)?),
+        ["net", interface] => net::describe(interface),
+        ["up", interface, address] => net::bring_up(interface, number(address)?),
+        ["tcp", port] => net::serve_tcp(number(port)?),
+        ["udp", port] => net::echo_udp(number(port)?),
         ["log", ref text @ ..] => {
             crate::log(&text.join(" "));
             Ok("ok".into())
@@ -126,6 +137,22 @@ fn write(id: &str, offset: u64, text: &str) -> io::Result<String> {
     disk.write_all_at(text.as_bytes(), offset)?;
     disk.sync_all()?;
     Ok("ok".into())
+}
+
+/// Discards bytes of a disk, or makes them zero, by its own command for that.
+fn change_range(id: &str, request: libc::Ioctl, offset: u64, count: u64) -> io::Result<String> {
+    let disk = OpenOptions::new().read(true).write(true).open(format!("/dev/{}", disk_name(id)?))?;
+    let range = [offset, count];
+    // SAFETY: both requests read two numbers from the pointer, and the array lives on.
+    if unsafe { libc::ioctl(disk.as_raw_fd(), request, range.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok("ok".into())
+}
+
+/// How many queues a disk has.
+fn queues(id: &str) -> io::Result<String> {
+    Ok(fs::read_dir(format!("/sys/block/{}/mq", disk_name(id)?))?.count().to_string())
 }
 
 /// Sends back whatever comes, on any number of connections, and ends each when the host does.

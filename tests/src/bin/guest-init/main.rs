@@ -4,6 +4,7 @@
 #![no_main]
 
 mod commands;
+mod net;
 mod vsock;
 
 use std::{

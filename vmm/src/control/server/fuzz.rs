@@ -18,9 +18,9 @@ pub(crate) fn run(data: &[u8]) -> usize {
     if stream.set_nonblocking(true).is_err() || peer.write_all(data).is_err() {
         return 0;
     }
-    let mut connection = Connection { stream, received: Vec::new() };
+    let mut connection = Connection { stream, received: Vec::new(), passed: None };
     let mut requests = 0;
-    let served = connection.serve(|request| {
+    let served = connection.serve(|request, _| {
         requests += 1;
         let again = serde_json::to_vec(&request).map(|json| serde_json::from_slice(&json));
         assert!(matches!(again, Ok(Ok(again)) if request == again), "{request:?} is another after JSON");

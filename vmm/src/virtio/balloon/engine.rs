@@ -57,7 +57,7 @@ impl Engine {
     ) -> io::Result<Self> {
         let Activation { mem, queues, interrupt, features } = activation;
         let epoll = Epoll::new()?;
-        let mut queues: Vec<_> = roles.iter().copied().zip(queues).collect();
+        let mut queues: Vec<_> = roles.iter().copied().zip(queues.into_iter().flatten()).collect();
         for (token, (_, active)) in (0..).zip(&mut queues) {
             active.queue.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
             watch(&epoll, &active.kick, token)?;

@@ -59,6 +59,8 @@ struct State {
     target_pages: u32,
     /// Pages that the driver says are in it.
     actual_pages: u32,
+    /// How often the host has changed its wish.
+    generation: u32,
     /// The newest statistics.
     stats: Option<Stats>,
 }
@@ -105,7 +107,11 @@ pub struct BalloonHandle {
 impl BalloonHandle {
     /// Asks the guest to give up so much memory in all. It does when it can.
     pub fn set_target_mib(&self, target_mib: u32) {
-        self.shared.lock().target_pages = target_mib.saturating_mul(PAGES_PER_MIB);
+        {
+            let mut state = self.shared.lock();
+            state.target_pages = target_mib.saturating_mul(PAGES_PER_MIB);
+            state.generation = state.generation.wrapping_add(1);
+        }
         if let Some(interrupt) = &*self.shared.interrupt() {
             interrupt.signal_config_changed();
         }
@@ -115,7 +121,7 @@ impl BalloonHandle {
     pub fn state(&self) -> BalloonState {
         // Fails only when the counter would overflow, and then the guest is being asked already.
         let _ = self.shared.stats_wanted.write(1);
-        let State { target_pages, actual_pages, stats } = *self.shared.lock();
+        let State { target_pages, actual_pages, stats, .. } = *self.shared.lock();
         BalloonState {
             target_mib: target_pages / PAGES_PER_MIB,
             actual_mib: actual_pages / PAGES_PER_MIB,
@@ -185,11 +191,7 @@ impl VirtioDevice for Balloon {
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES[..self.queue_count(self.features())]
-    }
-
-    fn queue_count(&self, features: u64) -> usize {
-        roles(features).len()
+        &QUEUE_SIZES[..roles(self.features()).len()]
     }
 
     /// num_pages and actual; the fields after them belong to features that are not offered.
@@ -202,6 +204,10 @@ impl VirtioDevice for Balloon {
         data.fill_with(|| rest.next().copied().unwrap_or(0));
     }
 
+    fn config_generation(&self) -> u32 {
+        self.shared.lock().generation
+    }
+
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         if let (ACTUAL, Ok(bytes)) = (offset, data.try_into()) {
             self.shared.lock().actual_pages = u32::from_le_bytes(bytes);
@@ -210,7 +216,7 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let roles = roles(activation.features);
-        let (expected, found) = (roles.len(), activation.queues.len());
+        let (expected, found) = (roles.len(), activation.queues.iter().flatten().count());
         if expected != found {
             return Err(ActivateError::QueueCount { expected, found });
         }

@@ -133,7 +133,7 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => NO_REGION,
-            VIRTIO_MMIO_CONFIG_GENERATION => self.interrupt.config_generation(),
+            VIRTIO_MMIO_CONFIG_GENERATION => self.device.config_generation(),
             _ => 0,
         }
     }
@@ -231,12 +231,15 @@ impl MmioTransport {
     }
 
     fn activate(&mut self) {
-        let count = self.device.queue_count(self.driver_features);
-        let mut queues = Vec::with_capacity(count);
-        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).take(count).enumerate() {
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for (index, (config, kick)) in self.queues.iter().zip(&self.kicks).enumerate() {
+            if !config.ready() {
+                queues.push(None);
+                continue;
+            }
             let problem = match (config.build(&self.mem), kick.try_clone()) {
                 (Ok(queue), Ok(kick)) => {
-                    queues.push(ActiveQueue { queue, kick });
+                    queues.push(Some(ActiveQueue { queue, kick }));
                     continue;
                 }
                 (Err(error), _) => error.to_string(),

@@ -32,8 +32,6 @@ pub(super) enum Half {
 /// A queue's settings are unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QueueConfigError {
-    #[error("it is not ready")]
-    NotReady,
     #[error("its size {0} is not a power of two within the limit")]
     Size(u32),
     #[error("one of its rings is misaligned")]
@@ -82,14 +80,11 @@ impl QueueConfig {
         };
     }
 
-    /// The queue that these settings describe.
+    /// The queue that these settings describe, for one that the driver says is ready.
     ///
     /// # Errors
-    /// When they are incomplete or wrong.
+    /// When they are wrong.
     pub(super) fn build(&self, mem: &GuestMemoryMmap) -> Result<Queue, QueueConfigError> {
-        if !self.ready {
-            return Err(QueueConfigError::NotReady);
-        }
         let bad_size = |_| QueueConfigError::Size(self.size);
         let mut queue = Queue::new(self.max_size).map_err(bad_size)?;
         let size = u16::try_from(self.size).map_err(|_| QueueConfigError::Size(self.size))?;
@@ -147,9 +142,6 @@ mod tests {
         for bad in [[0xfff0, 0x3000, 0x4000], [0x1000, 0x1_0000, 0x4000], [0x1000, 0x3000, 1 << 40]] {
             assert!(matches!(error(config(128, bad)), QueueConfigError::Outside), "{bad:x?}");
         }
-        let mut unready = config(128, good);
-        unready.set_ready(false);
-        assert!(matches!(error(unready), QueueConfigError::NotReady));
     }
 
     #[test]

@@ -16,7 +16,10 @@ use super::{
     host,
     packet::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM},
 };
-use crate::fuzzing::{Guest, NEXT, Script, Step, WRITE, buffer};
+use crate::{
+    fuzzing::{Guest, NEXT, Script, Step, WRITE, buffer},
+    virtio::ActiveQueue,
+};
 
 const GUEST_CID: u32 = 3;
 /// The port of the host where somebody listens.
@@ -59,7 +62,7 @@ fn host() -> Option<&'static Host> {
 pub(crate) fn run(data: &[u8]) -> usize {
     let (Some(mut guest), Some(host)) = (Guest::new(data, 3), host()) else { return 0 };
     let Some(activation) = guest.activation() else { return 0 };
-    let Ok([rx, tx, _events]) = <[_; 3]>::try_from(activation.queues) else { return 0 };
+    let Ok([rx, tx, _events]) = ActiveQueue::all(activation.queues) else { return 0 };
     let kicks = [&rx.kick, &tx.kick].map(|kick| kick.try_clone().ok());
     let Ok(listener) = host.device.try_clone() else { return 0 };
     let sides = (listener, host.ports.clone());

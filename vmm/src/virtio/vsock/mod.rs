@@ -23,7 +23,7 @@ use virtio_bindings::{
 };
 use virtio_queue::QueueT;
 
-use super::{ActivateError, Activation, VirtioDevice, Worker};
+use super::{ActivateError, Activation, ActiveQueue, VirtioDevice, Worker};
 use crate::jail::seccomp::Role;
 
 mod chain;
@@ -99,9 +99,7 @@ impl VirtioDevice for Vsock {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let Activation { mem, queues, interrupt, features } = activation;
-        let found = queues.len();
-        let [mut rx, mut tx, _events] = <[_; 3]>::try_from(queues)
-            .map_err(|_| ActivateError::QueueCount { expected: QUEUE_SIZES.len(), found })?;
+        let [mut rx, mut tx, _events] = ActiveQueue::all(queues)?;
         let event_idx = features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         rx.queue.set_event_idx(event_idx);
         tx.queue.set_event_idx(event_idx);

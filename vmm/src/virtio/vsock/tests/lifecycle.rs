@@ -31,7 +31,7 @@ fn activation(queues: u64) -> Activation {
     let queues = (0..queues)
         .map(|n| {
             let queue = driver::queue(n << 16, (n << 16) + 0x2000, (n << 16) + 0x4000);
-            ActiveQueue { queue, kick: eventfd() }
+            Some(ActiveQueue { queue, kick: eventfd() })
         })
         .collect();
     Activation { mem, queues, interrupt: Interrupt::new(eventfd()), features: 1 << 32 }

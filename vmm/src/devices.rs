@@ -1,0 +1,110 @@
+//! The devices that a configuration asks for, and what steers them while the VM runs.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    config::VmConfig,
+    jail::VISIBLE_DIR,
+    metrics::Counters,
+    rate_limit::RateLimit,
+    time::monotonic_ns,
+    virtio::{
+        VirtioDevice,
+        balloon::{Balloon, BalloonHandle},
+        block::{Block, Disks},
+        net::{Net, NetLimits},
+        rng::Rng,
+        vsock::Vsock,
+    },
+    vm::{SocketFiles, VmError},
+};
+
+/// All devices of a VM.
+pub(crate) struct Devices {
+    /// In the order of their slots.
+    pub(crate) all: Vec<Box<dyn VirtioDevice>>,
+    pub(crate) handles: Handles,
+}
+
+/// What steers the devices of a running VM.
+#[derive(Debug, Default)]
+pub struct Handles {
+    disks: Disks,
+    balloon: Option<BalloonHandle>,
+    net_limits: BTreeMap<String, NetLimits>,
+}
+
+impl Devices {
+    /// Opens all devices. What is to be removed later is added to `sockets`.
+    ///
+    /// # Errors
+    /// Says what could not be had.
+    pub(crate) fn open(
+        config: &VmConfig,
+        counters: &mut Counters,
+        sockets: &mut SocketFiles,
+    ) -> Result<Self, VmError> {
+        let mut all: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut handles = Handles::default();
+        for disk in &config.disks {
+            let block = Block::new(disk)?;
+            handles.disks.add_fixed(&block);
+            all.push(Box::new(block));
+        }
+        for name in config.spare_disk_names() {
+            let block = Block::spare(&name)?;
+            handles.disks.add_spare(&block);
+            all.push(Box::new(block));
+        }
+        counters.disks.extend(handles.disks.counters());
+        for config in &config.nets {
+            let net = Net::new(config)?;
+            counters.nets.insert(config.id.clone(), net.counters());
+            handles.net_limits.insert(config.id.clone(), net.limits());
+            all.push(Box::new(net));
+        }
+        if let Some(vsock) = &config.vsock {
+            let ports = match (&config.jail, vsock.socket.file_name()) {
+                (Some(_), Some(name)) => Path::new(VISIBLE_DIR).join(name),
+                _ => vsock.socket.clone(),
+            };
+            all.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket, ports)?));
+            sockets.add(vsock.socket.clone());
+        }
+        if config.rng {
+            all.push(Box::new(Rng::new()));
+        }
+        if let Some(balloon) = &config.balloon {
+            let balloon = Balloon::new(balloon, config.memory.shared)
+                .map_err(|source| VmError::Os { what: "create an eventfd", source })?;
+            let handle = balloon.handle();
+            counters.balloon = Some(handle.counters());
+            handles.balloon = Some(handle);
+            all.push(Box::new(balloon));
+        }
+        Ok(Self { all, handles })
+    }
+}
+
+impl Handles {
+    /// The disks, to be attached, detached and limited.
+    pub fn disks(&mut self) -> &mut Disks {
+        &mut self.disks
+    }
+
+    /// The balloon, if there is one.
+    pub fn balloon(&self) -> Option<&BalloonHandle> {
+        self.balloon.as_ref()
+    }
+
+    /// Changes an interface's rate limits, those that are given. False: there is no such interface.
+    pub fn set_net_limit(&self, id: &str, rx: Option<RateLimit>, tx: Option<RateLimit>) -> bool {
+        let Some(limits) = self.net_limits.get(id) else { return false };
+        for (limiter, limit) in [(&limits.rx, rx), (&limits.tx, tx)] {
+            if let Some(limit) = limit {
+                limiter.update(limit, monotonic_ns());
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,149 @@
+//! A queue's requests, from the driver and back to it; without events, so that it works on plain memory.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::GuestMemoryMmap;
+
+use super::{
+    engine::{Done, Engine, MAX_IN_FLIGHT},
+    request::{self, Request},
+    slot::Slot,
+};
+use crate::{time::monotonic_ns, virtio::serve::ServeError};
+
+/// Most requests taken between two looks at whether to stop. Their ends are signalled together.
+const BATCH: usize = 64;
+
+/// A queue in use. Dropping it waits for all that is in flight.
+#[derive(Debug)]
+pub(super) struct BlockQueue<'e> {
+    pub(super) mem: Arc<GuestMemoryMmap>,
+    pub(super) queue: Queue,
+    pub(super) slot: Arc<Slot>,
+    pub(super) engine: &'e mut Engine,
+    /// Whether a write must be on stable storage when its end is reported: the driver knows of no flush.
+    pub(super) durable: bool,
+    /// Whether the next request is one that a rate limit holds up.
+    pub(super) throttled: bool,
+}
+
+/// What to do after a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Wait for the driver, or for requests in flight.
+    Wait,
+    /// Go on.
+    GoOn,
+    /// Wait so long, or until the rate limit changes, or for requests in flight.
+    Throttled(Duration),
+    /// Go on soon: the host's kernel is short of memory.
+    Retry,
+}
+
+/// What a pass came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// What to do next.
+    pub(super) next: Next,
+    /// Whether to interrupt the driver.
+    pub(super) notify: bool,
+}
+
+impl BlockQueue<'_> {
+    /// Begins what the driver wants, up to a limit, and returns what has ended. `now_ns` is the time for rate limits, in
+    /// nanoseconds of `CLOCK_MONOTONIC`.
+    ///
+    /// # Errors
+    /// When the driver broke the rules: the device is of no use until it is reset.
+    pub(super) fn pass(&mut self, now_ns: u64) -> Result<Pass, ServeError> {
+        let mut returned = self.return_done()?;
+        self.queue.disable_notification(&*self.mem)?;
+        let mut next = self.take(now_ns, &mut returned)?;
+        let submitted = self.engine.submit()?;
+        // Much ends while it is submitted.
+        returned += self.return_done()?;
+        if next == Next::Wait
+            && self.engine.in_flight() < MAX_IN_FLIGHT
+            && self.queue.enable_notification(&*self.mem)?
+        {
+            next = Next::GoOn;
+        }
+        if !submitted {
+            next = Next::Retry;
+        }
+        let notify = returned > 0 && self.queue.needs_notification(&*self.mem)?;
+        Ok(Pass { next, notify })
+    }
+
+    /// Begins requests until there are no more, or no more can be taken.
+    pub(super) fn take(&mut self, now_ns: u64, returned: &mut usize) -> Result<Next, ServeError> {
+        for _ in 0..BATCH {
+            if self.engine.in_flight() >= MAX_IN_FLIGHT {
+                return Ok(Next::Wait);
+            }
+            let mem = self.mem.clone();
+            let Some(chain) = self.queue.iter(&*mem)?.next() else { return Ok(Next::Wait) };
+            let job = match request::read(&mem, chain, &self.slot.target(), self.durable, now_ns)? {
+                Request::Io(job) => job,
+                Request::Answered(answered) => {
+                    self.slot.counters.errors.add(answered.failed.into());
+                    self.queue.add_used(&*mem, answered.head, answered.written)?;
+                    *returned += 1;
+                    continue;
+                }
+            };
+            if let Err(wait) = self.slot.limiter.take(job.limited_bytes(), now_ns) {
+                // It stays in the queue, and is read anew.
+                self.queue.go_to_previous_position();
+                self.slot.counters.throttled.add((!self.throttled).into());
+                self.throttled = true;
+                return Ok(Next::Throttled(wait));
+            }
+            self.throttled = false;
+            let more = self.queue.avail_idx(&*mem, Ordering::Relaxed)?.0 != self.queue.next_avail();
+            let alone = !more && self.engine.in_flight() == 0;
+            if let Some(done) = self.engine.start(job, alone) {
+                self.finish(done)?;
+                *returned += 1;
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// Returns all requests that have ended.
+    fn return_done(&mut self) -> Result<usize, ServeError> {
+        let mut count = 0;
+        while let Some(done) = self.engine.next_done() {
+            self.finish(done)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn finish(&mut self, Done { job, result }: Done) -> Result<(), ServeError> {
+        let counters = &self.slot.counters;
+        match result {
+            Ok(()) => {
+                counters.count(job.kind, job.len);
+                job.buffers.set_status(VIRTIO_BLK_S_OK);
+            }
+            Err(_) => {
+                counters.errors.add(1);
+                job.buffers.set_status(VIRTIO_BLK_S_IOERR);
+            }
+        }
+        counters.latency.record(monotonic_ns().saturating_sub(job.taken_ns));
+        Ok(self.queue.add_used(&*self.mem, job.head, job.written)?)
+    }
+}
+
+impl Drop for BlockQueue<'_> {
+    fn drop(&mut self) {
+        self.engine.drain();
+    }
+}
