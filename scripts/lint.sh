@@ -6,6 +6,7 @@ source "$(dirname "$0")/lib.sh"
 step "Checking formatting"
 cargo fmt --all --check
 cargo fmt --manifest-path tests/hostile-guest/Cargo.toml --check
+cargo fmt --manifest-path vmm/fuzz/Cargo.toml --check
 
 step "Checking the scripts"
 # SC1007 takes `local file= size=0` for a mistake.

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, Permissions},
+    net::Ipv4Addr,
     os::unix::{
         fs::{PermissionsExt, chown},
         net::UnixListener,
@@ -14,6 +15,7 @@ use std::{
 
 use husk_tests::{
     environment,
+    net::{bring_up, in_namespace, make_persistent, tap_queue},
     process::Output,
     vm::{Ended, Plan, Vm},
     wait::{PATIENCE, wait_until},
@@ -34,6 +36,9 @@ const ERROR_LINES: usize = 65;
 const DEAF_PORT: u32 = 1;
 /// First of the user ids that these tests give away.
 const FIRST_UID: u32 = 1_900_000_000;
+/// The host's side of the guest's interface.
+const TAP: &str = "tap0";
+const TAP_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const DISK_LEN: usize = 1 << 20;
 
 /// A cgroup that kills what takes more memory than agreed. It is removed when this is dropped, and must be empty then.
@@ -79,6 +84,12 @@ impl Hostile {
             .with("initramfs", json!(null))
             .with("cmdline", format!("attack={attacks}"))
             .with("mem_size_mib", mem_size_mib)
+            .with("balloon", json!({}))
+            .with("spare_disks", 1)
+            .with(
+                "nets",
+                json!([{"id": "eth0", "tap": {"name": TAP}, "mac": "02:00:00:00:00:02", "queue_pairs": 2}]),
+            )
             .with("jail", json!({"uid": uid, "cgroup": cgroup.0, "seccomp": "kill"}));
         let sockets = plan.path("sockets");
         fs::create_dir(&sockets).unwrap();
@@ -113,8 +124,21 @@ impl Hostile {
     }
 }
 
+/// Runs a test in a network namespace with a tap for one hostile VM.
+fn with_tap(test: impl FnOnce() + Send) {
+    in_namespace(|| {
+        make_persistent(&tap_queue(TAP, true).unwrap()).unwrap();
+        bring_up(TAP, TAP_ADDRESS, 24).unwrap();
+        test();
+    });
+}
+
 /// Runs attacks, after each of which all devices must work again.
 fn attack(attacks: &str, mem_size_mib: u32) {
+    with_tap(|| attack_here(attacks, mem_size_mib));
+}
+
+fn attack_here(attacks: &str, mem_size_mib: u32) {
     let (output, ended) = Hostile::start(attacks, mem_size_mib).finish();
     let console = ended.console();
     let said = || format!("{}\n{console}", output.err());
@@ -157,6 +181,10 @@ fn more_console_output_than_anybody_wants() {
 
 #[test]
 fn resets_and_notifications_in_floods_do_not_disturb_the_neighbours() {
+    with_tap(storm_beside_neighbours);
+}
+
+fn storm_beside_neighbours() {
     let mut neighbour = Plan::new().boot();
     let hostile = Hostile::start("resets,notify,notify-forever", SMALL_MIB);
     wait_until("the guest to be at its worst", PATIENCE, || {
@@ -188,24 +216,30 @@ fn end_by_owner(mut hostile: Hostile, end: impl Fn(&mut Hostile)) {
 
 #[test]
 fn a_guest_that_never_ends_is_ended_by_its_owner() {
-    let ends: [&dyn Fn(&mut Hostile); 3] = [
+    let ends: [&(dyn Fn(&mut Hostile) + Sync); 3] = [
         &|hostile| hostile.vm.drop_lifeline(),
         &|hostile| hostile.vm.process().signal(nix::sys::signal::Signal::SIGTERM),
         &|hostile| assert_eq!(hostile.vm.control("shutdown")["ok"], json!({})),
     ];
-    for end in ends {
-        let hostile = Hostile::start("notify-forever", SMALL_MIB);
-        wait_until("the attack to begin", PATIENCE, || hostile.vm.console().contains("begin notify-forever"));
-        end_by_owner(hostile, end);
-    }
+    with_tap(|| {
+        for end in ends {
+            let hostile = Hostile::start("notify-forever", SMALL_MIB);
+            wait_until("the attack to begin", PATIENCE, || {
+                hostile.vm.console().contains("begin notify-forever")
+            });
+            end_by_owner(hostile, end);
+        }
+    });
 }
 
 #[test]
 fn a_cpu_that_can_not_go_on_ends_the_vm_and_nothing_else() {
-    for (attack, code) in [("triple-fault", 10), ("execute-device", 1), ("init-self", 1)] {
-        let (output, ended) = Hostile::start(attack, SMALL_MIB).finish();
-        assert!(ended.console().contains(&format!("begin {attack}")), "{}", ended.console());
-        let err = output.expect_code(code).err();
-        assert!(err.starts_with("husk-vmm: ") && err.lines().count() == 1, "{err}");
-    }
+    with_tap(|| {
+        for (attack, code) in [("triple-fault", 10), ("execute-device", 1), ("init-self", 1)] {
+            let (output, ended) = Hostile::start(attack, SMALL_MIB).finish();
+            assert!(ended.console().contains(&format!("begin {attack}")), "{}", ended.console());
+            let err = output.expect_code(code).err();
+            assert!(err.starts_with("husk-vmm: ") && err.lines().count() == 1, "{err}");
+        }
+    });
 }

@@ -170,7 +170,7 @@ impl Device {
     /// Where a queue has its rings, unless an attack says otherwise.
     pub(crate) fn queue(self, index: u32) -> Queue {
         let size = self.queue_size_max(index).min(MAX_QUEUE_SIZE);
-        let at = RINGS + (self.number * 4 + u64::from(index)) % 64 * RING_STEP;
+        let at = RINGS + (self.number * 8 + u64::from(index)) % 128 * RING_STEP;
         Queue {
             device: self,
             index,

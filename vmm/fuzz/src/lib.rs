@@ -10,6 +10,9 @@ pub use libfuzzer_sys;
 /// # Panics
 /// When there is no such target, or the seeds can't be written.
 pub fn target(name: &str) -> Target {
+    // As std's own start does: a host process that is gone is an error, not the end.
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let target = fuzzing::target(name).unwrap_or_else(|| panic!("no target {name}"));
     if let Some(dir) = std::env::var_os("HUSK_FUZZ_SEEDS") {
         target.write_seeds(Path::new(&dir)).unwrap_or_else(|error| panic!("cannot write seeds: {error}"));

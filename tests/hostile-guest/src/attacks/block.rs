@@ -30,13 +30,21 @@ pub(crate) fn reads(device: Device) -> Result<(), &'static str> {
     queue.chain(0, &[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
     queue.offer(0);
     queue.notify();
-    if !queue.wait_for(1) || mem::read::<u8>(STATUS) != 0 {
+    if !queue.wait_for(1) {
+        return Err("FAILED: a disk does not answer");
+    }
+    if (mem::read::<u8>(STATUS) == 0) != (sectors(device) > 0) {
         return Err("FAILED: a disk can't be read");
     }
     if read_only && &mem::read::<[u8; 4]>(DATA) != b"husk" {
         return Err("FAILED: a read-only disk has changed");
     }
     Ok(())
+}
+
+/// Its size, which is none while there is no disk.
+fn sectors(device: Device) -> u64 {
+    u64::from(device.read(CONFIG)) | u64::from(device.read(CONFIG + 4)) << 32
 }
 
 fn header(kind: u32, sector: u64) {
@@ -50,7 +58,7 @@ pub(super) fn attack(machine: &Machine) {
     let random = &machine.random;
     for device in machine.devices.of(BLOCK) {
         let read_only = device.offered() & READ_ONLY != 0;
-        let capacity = u64::from(device.read(CONFIG)) | u64::from(device.read(CONFIG + 4)) << 32;
+        let capacity = sectors(device).max(1);
         let mut running = false;
         for _ in 0..ROUNDS {
             if !running {

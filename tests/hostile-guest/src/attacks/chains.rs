@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// How many chains of each kind a queue gets.
-const ROUNDS: u64 = 3;
+const ROUNDS: u64 = 2;
 const RECIPES: u64 = 22;
-const RANDOM_ROUNDS: u32 = 150;
+const RANDOM_ROUNDS: u32 = 40;
 /// A table of descriptors that is not the queue's.
 const TABLE: u64 = SCRATCH + (8 << 20);
 /// Entries of it that are filled with anything.

@@ -10,7 +10,7 @@ use crate::{
 
 const SIZES: [u32; 16] =
     [0, 1, 2, 3, 64, 128, 255, 256, 257, 0x400, 0x7fff, 0x8000, 0xffff, 0x1_0000, 0x1_0100, u32::MAX];
-const ROUNDS: u32 = 400;
+const ROUNDS: u32 = 120;
 
 /// Configures queues with sizes and places of all kinds, and starts devices with them.
 pub(super) fn attack(machine: &Machine) {
