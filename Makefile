@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench images install clean
+.PHONY: help setup build demo test fuzz lint bench images install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: build images ## Set up everything, then run a container from a real image,
 
 test: build images ## Set up everything, then run every check and test
 	@scripts/test.sh
+
+fuzz: setup ## Run each fuzz target of the VMM for some seconds
+	@scripts/fuzz.sh
 
 build: setup ## Build the guest kernel (once), the agent, the initramfs and husk itself
 	@scripts/build.sh

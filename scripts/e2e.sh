@@ -13,6 +13,10 @@ if [ "${1:-}" != --inside ]; then
         --target "$target" --target-dir build/agent-target
     guest-image/build-initramfs.sh "build/agent-target/$target/agent/guest-init" build/e2e/initramfs.cpio
 
+    step "Building the end-to-end tests' hostile guest"
+    cargo build --locked --release --manifest-path tests/hostile-guest/Cargo.toml --target "$target" \
+        --target-dir build/agent-target
+
     step "Building the end-to-end tests"
     cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu >build/e2e/cargo.json
     cargo nextest list --locked --cargo-profile release --package husk-tests --test e2e \
@@ -35,6 +39,7 @@ with_registry
 export HUSK_TEST_BIN=$release
 export HUSK_TEST_GUEST=$root/build/guest
 export HUSK_TEST_INITRAMFS=$root/build/e2e/initramfs.cpio
+export HUSK_TEST_HOSTILE_GUEST=$root/build/agent-target/x86_64-unknown-linux-gnu/release/hostile-guest
 export HUSK_TEST_ROOT=$registry_state/prepared
 # What a user's own settings would add.
 unset HUSK_ROOT DOCKER_CONFIG

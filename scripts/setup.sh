@@ -15,7 +15,7 @@ packages=(
     # images and registries for demo and tests
     mmdebstrap uidmap skopeo docker-registry apache2-utils openssl python3 zstd
     # checks and tests
-    procps shellcheck
+    g++ procps shellcheck
 )
 
 step "Looking for Rust"
@@ -53,4 +53,8 @@ fi
 if ! command -v cargo-nextest >/dev/null; then
     step "Installing cargo-nextest, the test runner (takes some minutes, once)"
     cargo install cargo-nextest --locked
+fi
+if ! command -v cargo-fuzz >/dev/null; then
+    step "Installing cargo-fuzz, which runs the fuzz targets (takes some minutes, once)"
+    cargo install cargo-fuzz --locked
 fi

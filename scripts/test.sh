@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check and test: lints, unit tests here, end-to-end tests on real VMs (in the lab where KVM can't be used).
+# Runs every check and test: lints, unit tests and fuzz targets here, end-to-end tests on real VMs (in the lab where KVM can't be used).
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
@@ -7,5 +7,7 @@ scripts/lint.sh
 
 step "Running unit and component tests"
 cargo nextest run --locked --workspace --exclude husk-tests
+
+scripts/fuzz.sh
 
 scripts/e2e.sh

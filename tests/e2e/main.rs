@@ -7,6 +7,7 @@ mod disks;
 mod exit_codes;
 mod host_disk;
 mod hostile;
+mod hostile_guest;
 mod images;
 mod jail;
 mod kill9;

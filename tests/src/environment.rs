@@ -32,6 +32,11 @@ pub fn test_initramfs() -> PathBuf {
     variable("HUSK_TEST_INITRAMFS").into()
 }
 
+/// The program that attacks the VMM in place of a kernel, `tests/hostile-guest`.
+pub fn hostile_guest() -> PathBuf {
+    variable("HUSK_TEST_HOSTILE_GUEST").into()
+}
+
 /// A husk root in which the prepared images are pulled and unpacked.
 pub fn prepared_root() -> PathBuf {
     variable("HUSK_TEST_ROOT").into()

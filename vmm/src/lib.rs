@@ -11,6 +11,8 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod devices;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod jail;
 pub mod layout;
 mod log;

@@ -10,6 +10,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use crate::{config::VmConfig, layout};
 
 pub mod cmdline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod gdt;
 mod kernel;
 mod mptable;

@@ -27,6 +27,8 @@ use crate::rate_limit::RateLimit;
 
 mod receive;
 mod server;
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::fuzz;
 pub(crate) use server::to_line;
 
 pub use server::{MAX_CONNECTIONS, Progress, Server};

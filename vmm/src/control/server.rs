@@ -117,6 +117,8 @@ pub(crate) fn to_line<T: serde::Serialize>(response: &Response<T>) -> String {
     serde_json::to_string(response).unwrap_or_else(|_| r#"{"error":"the answer is not JSON"}"#.to_owned())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
     use std::{

@@ -74,6 +74,8 @@ fn fill(segments: Segments<'_>) -> Result<u32, ServeError> {
     Ok(u32::try_from(written).unwrap_or(u32::MAX))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
     use virtio_queue::{

@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// Serves what is there, up to a limit. Returns whether there is more.
-    fn serve_batch(
+    pub(super) fn serve_batch(
         &mut self,
         handle: &mut impl FnMut(Segments<'_>) -> Result<u32, ServeError>,
     ) -> Result<bool, ServeError> {

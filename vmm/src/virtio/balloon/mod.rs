@@ -25,6 +25,8 @@ use super::{ActivateError, Activation, Interrupt, VirtioDevice, Worker};
 use crate::{config::BalloonConfig, jail::seccomp};
 
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod metrics;
 mod release;
 mod request;

@@ -35,6 +35,8 @@ mod disk;
 mod disks;
 mod engine;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod metrics;
 mod queue;
 mod request;

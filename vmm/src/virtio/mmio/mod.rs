@@ -23,6 +23,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{Activation, ActiveQueue, Interrupt, VirtioDevice, device::STATUS_NEEDS_RESET};
 use crate::log::guest_fault;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod queue_config;
 #[cfg(test)]
 mod tests;

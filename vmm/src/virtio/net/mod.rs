@@ -43,6 +43,8 @@ use crate::{
 };
 
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod metrics;
 mod pair;
 mod pieces;

@@ -105,7 +105,7 @@ pub(super) fn open(config: &TapConfig, queue_pairs: u8) -> Result<Vec<Tap>, TapE
 }
 
 impl Tap {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn from_socket(socket: std::os::fd::OwnedFd) -> Self {
         Self { file: socket.into(), attached: AtomicBool::new(true) }
     }

@@ -29,6 +29,8 @@ use crate::jail::seccomp::Role;
 mod chain;
 mod connection;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host;
 mod muxer;
 mod packet;

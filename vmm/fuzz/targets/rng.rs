@@ -1,0 +1,2 @@
+#![no_main]
+husk_fuzz::fuzz!("rng");
