@@ -83,6 +83,10 @@ impl Failed {
 fn run(args: impl Iterator<Item = OsString>, started_ns: u64) -> Result<ExitCode, Failed> {
     let Options { config, control, lifeline } = Options::parse(args)?;
     let config = VmConfig::from_file(&config).map_err(|error| Failed::from_error(BAD_USAGE, &error))?;
+    // One heap for all threads, which hardly use it: others would cost each of them some tenths of a millisecond at its
+    // start, and memory; and to know how many there may be, the C library would open a file.
+    // SAFETY: no other thread exists yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     // Sockets and the console are for this user alone.
     // SAFETY: only changes the mask for new files; no other thread exists yet.
     unsafe { libc::umask(0o077) };
