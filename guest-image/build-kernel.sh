@@ -73,7 +73,7 @@ inputs() {
     dpkg-query -W -f '${Package} ${Version}\n' "$package" 2>/dev/null || sha256sum <"$source_tar"
     gcc --version | head -n 1
     ld --version | head -n 1
-    (cd "$here" && sha256sum build-kernel.sh kernel/fragments/*.config kernel/patches/*.patch)
+    (cd "$here" && sha256sum build-kernel.sh kernel/compact.py kernel/fragments/*.config kernel/patches/*.patch)
 }
 
 # Fails unless every line of every fragment is what the configuration says in the end.
@@ -165,8 +165,7 @@ install_kernel() {
     new=$(mktemp -d "$guest_cache/.new.XXXXXX")
     logged strip --strip-all --remove-section=.comment vmlinux
     readelf -nW vmlinux 2>/dev/null | grep Xen >/dev/null || die "the kernel has no PVH entry note"
-    # The gaps between the segments, 4 MiB, take no space on disk.
-    cp --sparse=always vmlinux "$new/vmlinux"
+    python3 "$here/kernel/compact.py" vmlinux "$new/vmlinux"
     cp System.map "$new/"
     cp .config "$new/config"
     printf '%s\n' "$inputs" >"$new/inputs"

@@ -68,11 +68,15 @@ impl Devices {
                 (Some(_), Some(name)) => Path::new(VISIBLE_DIR).join(name),
                 _ => vsock.socket.clone(),
             };
-            all.push(Box::new(Vsock::new(vsock.guest_cid, &vsock.socket, ports)?));
+            let device = Vsock::new(vsock.guest_cid, &vsock.socket, ports)?;
+            counters.vsock = Some(device.counters());
+            all.push(Box::new(device));
             sockets.add(vsock.socket.clone());
         }
         if config.rng {
-            all.push(Box::new(Rng::new()));
+            let rng = Rng::new();
+            counters.rng = Some(rng.counters());
+            all.push(Box::new(rng));
         }
         if let Some(balloon) = &config.balloon {
             let balloon = Balloon::new(balloon, config.memory.shared)

@@ -190,6 +190,10 @@ impl Vm {
             cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
         let mem = memory::map(config.mem_size_mib, config.memory)
             .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
+        if config.jail.is_some() {
+            // It has time to bind itself while the VM is created.
+            worker::start_spawner().map_err(os("start a thread"))?;
+        }
         // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
         // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
@@ -208,9 +212,6 @@ impl Vm {
             bus: Bus::new(mem, transports, console),
             first_instruction_ns: AtomicU64::new(0),
         });
-        if config.jail.is_some() {
-            worker::start_spawner().map_err(os("start a thread"))?;
-        }
         install_kick_handler().map_err(os("install a signal handler"))?;
         let (sender, events) = channel();
         let wakeup = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;

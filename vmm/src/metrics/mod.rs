@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::virtio::{balloon::BalloonCounters, block::DiskCounters, net::NetCounters};
+use crate::virtio::{
+    balloon::BalloonCounters, block::DiskCounters, net::NetCounters, rng::RngCounters, vsock::VsockCounters,
+};
 
 pub mod prometheus;
 mod value;
@@ -39,6 +41,12 @@ pub struct Counters {
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
     /// The network interfaces', by id.
     pub nets: BTreeMap<String, Arc<NetCounters>>,
+    /// The vsock device's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<Arc<VsockCounters>>,
+    /// The random numbers'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rng: Option<Arc<RngCounters>>,
     /// The balloon's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balloon: Option<Arc<BalloonCounters>>,

@@ -4,6 +4,7 @@ use std::{
     io,
     os::{fd::AsRawFd, unix::net::UnixListener},
     path::PathBuf,
+    sync::Arc,
 };
 
 use vm_memory::GuestMemoryMmap;
@@ -13,6 +14,7 @@ use vmm_sys_util::{
 };
 
 use super::{
+    VsockCounters,
     chain::{Buffers, Ring},
     muxer::Muxer,
 };
@@ -61,6 +63,7 @@ pub(super) struct Engine {
     interrupt: Interrupt,
     epoll: Epoll,
     muxer: Muxer,
+    counters: Arc<VsockCounters>,
     /// The guest has given no buffers; it notifies when it does.
     rx_empty: bool,
     /// All packets of the guest have been looked at; it notifies when there are more.
@@ -79,6 +82,7 @@ impl Engine {
         interrupt: Interrupt,
         guest_cid: u32,
         host: (UnixListener, PathBuf),
+        counters: Arc<VsockCounters>,
     ) -> io::Result<Self> {
         let (listener, socket) = host;
         let epoll = Epoll::new()?;
@@ -95,6 +99,7 @@ impl Engine {
             interrupt,
             epoll,
             muxer,
+            counters,
             rx_empty: false,
             tx_empty: false,
         })
@@ -164,8 +169,13 @@ impl Engine {
                 break;
             };
             let head = chain.head_index();
-            if let Some(bytes) = Buffers::readable(&self.mem, chain) {
-                self.muxer.guest_packet(bytes);
+            match Buffers::readable(&self.mem, chain) {
+                Some(bytes) => {
+                    self.counters.tx_packets.add(1);
+                    self.counters.tx_bytes.add(bytes.len() as u64);
+                    self.muxer.guest_packet(bytes);
+                }
+                None => self.counters.tx_errors.add(1),
             }
             self.tx.push_used(&self.mem, head, 0)?;
         }
@@ -187,7 +197,11 @@ impl Engine {
                 None => Some(0),
             };
             match written {
-                Some(len) => self.rx.push_used(&self.mem, head, len)?,
+                Some(len) => {
+                    self.counters.rx_packets.add(1);
+                    self.counters.rx_bytes.add(len as u64);
+                    self.rx.push_used(&self.mem, head, len)?;
+                }
                 None => self.rx.undo_pop(),
             }
         }

@@ -66,7 +66,15 @@ pub(crate) fn run(data: &[u8]) -> usize {
     let kicks = [&rx.kick, &tx.kick].map(|kick| kick.try_clone().ok());
     let Ok(listener) = host.device.try_clone() else { return 0 };
     let sides = (listener, host.ports.clone());
-    let Ok(mut engine) = Engine::new(activation.mem, rx, tx, activation.interrupt, GUEST_CID, sides) else {
+    let Ok(mut engine) = Engine::new(
+        activation.mem,
+        rx,
+        tx,
+        activation.interrupt,
+        GUEST_CID,
+        sides,
+        std::sync::Arc::default(),
+    ) else {
         return 0;
     };
     let mut peers = Vec::new();

@@ -15,7 +15,10 @@
 //! device drops what is held: whoever wants everything waits for the end of the stream. A guest that takes no packets is
 //! not listened to. Half-closed connections work both ways.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use virtio_bindings::{
     virtio_ids::VIRTIO_ID_VSOCK,
@@ -32,12 +35,14 @@ mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod host;
+mod metrics;
 mod muxer;
 mod packet;
 #[cfg(test)]
 mod tests;
 
 pub use host::VsockError;
+pub use metrics::VsockCounters;
 
 use engine::Engine;
 
@@ -52,6 +57,7 @@ pub struct Vsock {
     /// What the paths of the host's ports begin with.
     ports: PathBuf,
     listener: std::os::unix::net::UnixListener,
+    counters: Arc<VsockCounters>,
     worker: Option<Worker>,
 }
 
@@ -67,7 +73,14 @@ impl Vsock {
             return Err(VsockError::Cid(guest_cid));
         }
         let listener = host::listen(socket)?;
-        Ok(Self { guest_cid, ports, listener, worker: None })
+        Ok(Self { guest_cid, ports, listener, counters: Arc::default(), worker: None })
+    }
+}
+
+impl Vsock {
+    /// What the device counts.
+    pub fn counters(&self) -> Arc<VsockCounters> {
+        self.counters.clone()
     }
 }
 
@@ -106,7 +119,7 @@ impl VirtioDevice for Vsock {
         let os = |what| move |source| ActivateError::Os { what, source };
         let listener = self.listener.try_clone().map_err(os("cannot share the vsock listening socket"))?;
         let host = (listener, self.ports.clone());
-        let engine = Engine::new(mem, rx, tx, interrupt.clone(), self.guest_cid, host)
+        let engine = Engine::new(mem, rx, tx, interrupt.clone(), self.guest_cid, host, self.counters.clone())
             .map_err(os("cannot set up the vsock event loop"))?;
         let worker = Worker::spawn("vsock", Role::Vsock, interrupt, move |stop| engine.run(&stop))
             .map_err(os("cannot start the vsock thread"))?;

@@ -205,7 +205,16 @@ pub(super) fn guest_with(event_idx: bool) -> Guest {
     let socket = dir.path().join("vsock");
     let listener = host::listen(&socket).unwrap();
     let host = (listener, socket);
-    let engine = Engine::new(mem.clone(), rx_queue, tx_queue, interrupt.clone(), GUEST_CID, host).unwrap();
+    let engine = Engine::new(
+        mem.clone(),
+        rx_queue,
+        tx_queue,
+        interrupt.clone(),
+        GUEST_CID,
+        host,
+        std::sync::Arc::default(),
+    )
+    .unwrap();
     Guest {
         mem,
         engine,

@@ -1,5 +1,7 @@
 //! virtio-rng (virtio 1.2, section 5.4): random numbers of the host's kernel.
 
+use std::sync::Arc;
+
 use virtio_bindings::{
     virtio_ids::VIRTIO_ID_RNG,
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
@@ -12,6 +14,10 @@ use super::{
 };
 use crate::jail::seccomp::Role;
 
+mod metrics;
+
+pub use metrics::RngCounters;
+
 const QUEUE_SIZES: [u16; 1] = [64];
 /// Most bytes given per request; `getrandom` never gives fewer than asked up to here.
 const MAX_BYTES: usize = 256;
@@ -19,6 +25,7 @@ const MAX_BYTES: usize = 256;
 /// A source of random numbers.
 #[derive(Debug, Default)]
 pub struct Rng {
+    counters: Arc<RngCounters>,
     worker: Option<Worker>,
 }
 
@@ -26,6 +33,11 @@ impl Rng {
     /// A source that has not been activated.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<RngCounters> {
+        self.counters.clone()
     }
 }
 
@@ -49,7 +61,14 @@ impl VirtioDevice for Rng {
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let server = Server::new(activation)?;
         let interrupt = server.interrupt();
-        let worker = Worker::spawn("rng", Role::Rng, interrupt, move |stop| server.run(&stop, fill))
+        let counters = self.counters.clone();
+        let answer = move |segments: Segments<'_>| {
+            let written = fill(segments)?;
+            counters.requests.add(1);
+            counters.bytes.add(written.into());
+            Ok(written)
+        };
+        let worker = Worker::spawn("rng", Role::Rng, interrupt, move |stop| server.run(&stop, answer))
             .map_err(|source| ActivateError::Os { what: "cannot start the rng thread", source })?;
         self.worker = Some(worker);
         Ok(())
@@ -76,6 +95,7 @@ fn fill(segments: Segments<'_>) -> Result<u32, ServeError> {
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use virtio_queue::{
