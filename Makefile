@@ -4,10 +4,10 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz lint bench images install clean
+.PHONY: help setup build demo test fuzz lint bench bench-vmm images install clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build images ## Set up everything, then run a container from a real image, with its timeline
 	@scripts/demo.sh
@@ -32,6 +32,9 @@ lint: setup ## Check formatting and lints
 
 bench: build images ## Measure a start, split along its timeline
 	@scripts/bench.sh
+
+bench-vmm: build ## Measure the VMM beside QEMU's microvm: start, disk, network
+	@scripts/bench-vmm.sh
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh

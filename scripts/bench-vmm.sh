@@ -29,7 +29,7 @@ kernel=$root/build/guest/vmlinux
 cp "$(readlink -f "$kernel")" "$work/vmlinux"
 cp "$guest/initramfs.cpio" "$guest/root.img" "$release/husk-vmm" "$work/"
 cp benches/guest/init.sh "$work/init"
-truncate -s 256M "$work/data.img"
+truncate -s 64M "$work/data.img"
 common="quiet panic=-1 8250.nr_uarts=0 random.trust_cpu=on"
 qemu=(qemu-system-x86_64 -M "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=on"
     -enable-kvm -cpu host -m 512 -nodefaults -no-user-config -no-reboot -display none -kernel "$work/vmlinux")
@@ -61,15 +61,19 @@ ip link set tap0 up
 ip link set lo up
 # The guest's script goes into the root file system, from which the host takes iperf3, too.
 debugfs -w -R "write $work/init bench-init" "$work/root.img" 2>/dev/null
-debugfs -w -R "set_inode_field bench-init mode 0100755" "$work/root.img" 2>/dev/null
+debugfs -w -R "write $guest/reboot bench-reboot" "$work/root.img" 2>/dev/null
+for file in bench-init bench-reboot; do
+    debugfs -w -R "set_inode_field $file mode 0100755" "$work/root.img" 2>/dev/null
+done
 
 modprobe loop
 mkdir "$work/mnt"
 mount -o loop,ro "$work/root.img" "$work/mnt"
+mount -t tmpfs tmp "$work/mnt/tmp"
 chroot "$work/mnt" iperf3 -s >/dev/null &
 server=$!
-trap 'kill "$server"; wait; umount "$work/mnt"; ip link delete tap0; rm -rf "$work"' EXIT
-line="$common root=/dev/vda ro console=ttyS0 init=/bench-init reboot=t"
+trap 'kill "$server"; wait; umount "$work/mnt/tmp" "$work/mnt"; ip link delete tap0; rm -rf "$work"' EXIT
+line="$common root=/dev/vda ro console=ttyS0 init=/bench-init"
 line=${line/8250.nr_uarts=0 /}
 cat >"$work/io.json" <<END
 {"kernel": "$work/vmlinux", "vcpus": 1, "mem_size_mib": 512, "console": "$work/husk.out", "cmdline": "$line",
@@ -78,7 +82,7 @@ cat >"$work/io.json" <<END
  "nets": [{"id": "eth0", "tap": {"name": "tap0"}, "mac": "02:00:00:00:00:01"}], "jail": {"uid": 70000}}
 END
 "$work/husk-vmm" run --config "$work/io.json" >/dev/null 2>"$work/husk.err" || true
-timeout 600 "${qemu[@]}" -smp 1 -append "$line" -serial "file:$work/qemu.out" \
+timeout 600 "${qemu[@]}" -smp 1 -append "$line reboot=t" -serial "file:$work/qemu.out" \
     -object iothread,id=io \
     -drive "if=none,id=root,format=raw,readonly=on,file=$work/root.img" -device virtio-blk-device,drive=root \
     -drive "if=none,id=data,format=raw,aio=io_uring,cache=writeback,file=$work/data.img" \
