@@ -14,7 +14,7 @@ const LEGACY_END: u16 = 0x1000;
 /// Others are looked at now and then only: each access leaves the VM.
 const STEP: u16 = 7;
 /// Twice this is more than the console keeps. Each byte is an exit from the VM.
-const FLOOD_LEN: u64 = 160 << 10;
+const FLOOD_LEN: u64 = 136 << 10;
 
 /// Reads and writes all ports, the reset itself apart.
 pub(super) fn sweep(machine: &Machine) {
