@@ -14,7 +14,7 @@ use crate::{
 
 const SIZES: [u8; 4] = [1, 2, 4, 8];
 /// Places between resets.
-const SPAN: u64 = 16;
+const SPAN: u64 = 32;
 const CONFIG_LEN: u64 = 0x80;
 
 /// A value for a register. An address of a queue is not one of this program's, where a device would well write to if it
@@ -87,7 +87,7 @@ pub(super) fn status(machine: &Machine) {
                 }
             }
         }
-        for _ in 0..2000 {
+        for _ in 0..800 {
             match random.below(4) {
                 0 => device.write(STATUS, random.value() as u32),
                 // A way that leads further.
