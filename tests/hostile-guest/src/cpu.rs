@@ -25,7 +25,7 @@ pub(crate) fn map_memory() {
     let (pointers, directories) = (top + TABLE, top + 2 * TABLE);
     mem::write(top, pointers | ENTRY);
     for gib in 0..DIRECTORIES {
-        mem::write(pointers + gib * 8, directories + gib * TABLE | ENTRY);
+        mem::write(pointers + gib * 8, (directories + gib * TABLE) | ENTRY);
     }
     for page in 0..DIRECTORIES * 512 {
         mem::write(directories + page * 8, page << 21 | ENTRY | HUGE);

@@ -1,4 +1,4 @@
-//! Exceptions: a fault at an access to a model-specific register is skipped, any other is the end.
+//! Segments and exceptions: a fault at an access to a model-specific register is skipped, any other is the end.
 
 use core::{arch::asm, arch::global_asm, cell::UnsafeCell};
 
@@ -63,6 +63,9 @@ unsafe impl Sync for Table {}
 
 static TABLE: Table = Table(UnsafeCell::new([0; VECTORS * 2]));
 
+/// Null, unused, code and data: what the VMM gives as well, but in memory that no attack has devices write to.
+static SEGMENTS: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+
 /// Installs the handlers.
 pub(crate) fn install() {
     let table = TABLE.0.get().expose_provenance() as u64;
@@ -75,6 +78,12 @@ pub(crate) fn install() {
     }
     let limit = (VECTORS * 16 - 1) as u64;
     let register = [limit | table << 16, table >> 48];
+    let segments = (&raw const SEGMENTS).expose_provenance() as u64;
+    let segments_register = [(size_of_val(&SEGMENTS) - 1) as u64 | segments << 16, segments >> 48];
+    // SAFETY: the table has the segments that are in use, and stays.
+    unsafe {
+        asm!("lgdt [{}]", in(reg) &raw const segments_register, options(nostack, readonly, preserves_flags));
+    }
     // SAFETY: limit and address are those of a complete table that stays.
     unsafe { asm!("lidt [{}]", in(reg) &raw const register, options(nostack, readonly, preserves_flags)) };
 }

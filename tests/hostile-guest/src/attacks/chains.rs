@@ -55,7 +55,7 @@ fn cook(queue: &mut Queue, recipe: u64, low_end: u64, random: &Random) {
         // Tables of no length, an odd one, and the longest.
         4 => describe(table, 0, one(TABLE, 0, INDIRECT, 0)),
         5 => describe(table, 0, one(TABLE, 17, INDIRECT, 0)),
-        6 => describe(table, 0, one(TABLE, u32::MAX & !0xf, INDIRECT, 0)),
+        6 => describe(table, 0, one(TABLE, !0xf, INDIRECT, 0)),
         7 => {
             // As long as a table may be, all of it without a byte.
             describe(table, 0, one(TABLE, 0xffff * 16, INDIRECT, 0));

@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::device::QUEUE_NOTIFY;
 
-const COUNT: u32 = 4000;
+const COUNT: u32 = 1000;
 
 /// Many notifications of queues that are there and of others, of devices that run and do not.
 pub(super) fn storm(machine: &Machine) {

@@ -13,8 +13,10 @@ const RESET: u16 = 0x64;
 const LEGACY_END: u16 = 0x1000;
 /// Others are looked at now and then only: each access leaves the VM.
 const STEP: u16 = 7;
-/// Twice this is more than the console keeps. Each byte is an exit from the VM.
-const FLOOD_LEN: u64 = 160 << 10;
+/// More than the console keeps.
+const FLOOD_LEN: u64 = 300 << 10;
+/// Of a string instruction, each byte of which is an exit from the VM.
+const STRING_LEN: u64 = 5000;
 
 /// Reads and writes all ports, the reset itself apart.
 pub(super) fn sweep(machine: &Machine) {
@@ -38,21 +40,20 @@ pub(super) fn sweep(machine: &Machine) {
     cpu::port_write(RESET - 1, 2, 0xfefe);
     mem::fill(SCRATCH, 0xfd, 0x1_0000);
     for port in [RESET, PORT, PORT + 1, 0x80, 0xcf8, 0xffff] {
-        cpu::port_write_string(port, SCRATCH, 5000);
-        cpu::port_read_string(port, SCRATCH + 0x2_0000, 5000);
+        cpu::port_write_string(port, SCRATCH, STRING_LEN);
+        cpu::port_read_string(port, SCRATCH + 0x2_0000, STRING_LEN);
     }
 }
 
 /// More output than anybody wants, and all registers of the port.
 pub(super) fn console(machine: &Machine) {
     let random = &machine.random;
-    // Without an end of the line, with nothing else, and anything.
-    mem::fill(SCRATCH, b'x', FLOOD_LEN);
-    cpu::port_write_string(PORT, SCRATCH, FLOOD_LEN);
-    mem::fill(SCRATCH, b'\n', FLOOD_LEN / 16);
-    cpu::port_write_string(PORT, SCRATCH, FLOOD_LEN / 16);
-    (0..FLOOD_LEN / 8).for_each(|word| mem::write(SCRATCH + word * 8, random.next()));
-    cpu::port_write_string(PORT, SCRATCH, FLOOD_LEN);
+    // Without an end of the line, with nothing else, and anything. An access of four bytes is four bytes of output.
+    (0..FLOOD_LEN / 4).for_each(|_| cpu::port_write(PORT, 4, u32::from_le_bytes(*b"xxxx")));
+    (0..FLOOD_LEN / 64).for_each(|_| cpu::port_write(PORT, 1, b'\n'.into()));
+    (0..FLOOD_LEN / 16).for_each(|_| cpu::port_write(PORT, 4, random.next() as u32));
+    mem::fill(SCRATCH, b'y', STRING_LEN);
+    cpu::port_write_string(PORT, SCRATCH, STRING_LEN);
     for _ in 0..5000 {
         let register = PORT + random.below(8) as u16;
         cpu::port_write(register, 1, random.next() as u32);

@@ -4,16 +4,31 @@ use super::Machine;
 use crate::{
     device::{
         ACKNOWLEDGE, CONFIG, DRIVER, DRIVER_FEATURES, DRIVER_FEATURES_SELECT, DRIVER_OK, Device, FAILED,
-        FEATURES_OK, INTERRUPT_ACK, INTERRUPT_STATUS, MMIO_SIZE, NEEDS_RESET, QUEUE_NOTIFY, STATUS,
+        FEATURES_OK, INTERRUPT_ACK, INTERRUPT_STATUS, MMIO_SIZE, NEEDS_RESET, QUEUE_DESCRIPTORS,
+        QUEUE_DEVICE, QUEUE_NOTIFY, QUEUE_SELECT, STATUS,
     },
-    mem,
+    mem::{self, RING_STEP, RINGS},
+    random::Random,
     serial::say,
 };
 
 const SIZES: [u8; 4] = [1, 2, 4, 8];
 /// Places between resets.
-const SPAN: u64 = 16;
+const SPAN: u64 = 32;
 const CONFIG_LEN: u64 = 0x80;
+
+/// A value for a register. An address of a queue is not one of this program's, where a device would well write to if it
+/// were told to.
+fn value(random: &Random, offset: u64) -> u64 {
+    let value = random.value();
+    if !(QUEUE_DESCRIPTORS..QUEUE_DEVICE + 8).contains(&offset) {
+        value
+    } else if random.below(2) == 0 {
+        value | 0x8000_0000
+    } else {
+        RINGS + value % (RING_STEP - 0x8000)
+    }
+}
 
 /// Brings a device into one of its states.
 fn enter(device: Device, stage: u32) {
@@ -44,7 +59,7 @@ pub(super) fn sweep(machine: &Machine) {
                 for offset in span * SPAN..(span + 1) * SPAN {
                     for size in SIZES {
                         mem::read_register(device.base + offset, size);
-                        mem::write_register(device.base + offset, size, random.value());
+                        mem::write_register(device.base + offset, size, value(random, offset));
                     }
                 }
             }
@@ -53,7 +68,7 @@ pub(super) fn sweep(machine: &Machine) {
         for _ in 0..1000 {
             let (offset, size) = (random.below(MMIO_SIZE), random.pick(&SIZES));
             mem::read_register(device.base + offset, size);
-            mem::write_register(device.base + offset, size, random.value());
+            mem::write_register(device.base + offset, size, value(random, offset));
         }
     }
 }
@@ -72,12 +87,15 @@ pub(super) fn status(machine: &Machine) {
                 }
             }
         }
-        for _ in 0..2000 {
+        for _ in 0..800 {
             match random.below(4) {
                 0 => device.write(STATUS, random.value() as u32),
                 // A way that leads further.
                 1 => device.write(STATUS, device.status() & !NEEDS_RESET | 1 << random.below(4)),
-                2 => device.write(0x30 + random.below(30) * 4, random.value() as u32),
+                2 => {
+                    let register = QUEUE_SELECT + random.below(30) * 4;
+                    device.write(register, value(random, register) as u32);
+                }
                 _ => device.write(QUEUE_NOTIFY, random.value() as u32),
             }
             device.write(INTERRUPT_ACK, random.value() as u32);

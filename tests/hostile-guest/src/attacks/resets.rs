@@ -6,7 +6,7 @@ use crate::{
     mem::SCRATCH,
 };
 
-const ROUNDS: u32 = 60;
+const ROUNDS: u32 = 24;
 
 /// Starts devices, gives them work, and resets them at once.
 pub(super) fn storm(machine: &Machine) {
