@@ -31,7 +31,7 @@ cp "$guest/initramfs.cpio" "$guest/root.img" "$release/husk-vmm" "$work/"
 cp benches/guest/init.sh "$work/init"
 truncate -s 64M "$work/data.img"
 common="quiet panic=-1 8250.nr_uarts=0 random.trust_cpu=on"
-qemu=(qemu-system-x86_64 -M "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=on"
+qemu=(qemu-system-x86_64 -M "microvm,acpi=off,x-option-roms=off,rtc=off,isa-serial=on"
     -enable-kvm -cpu host -m 512 -nodefaults -no-user-config -no-reboot -display none -kernel "$work/vmlinux")
 
 # milliseconds CMD...: runs it three times and prints the time of the last.
@@ -84,9 +84,9 @@ END
 "$work/husk-vmm" run --config "$work/io.json" >/dev/null 2>"$work/husk.err" || true
 timeout 600 "${qemu[@]}" -smp 1 -append "$line reboot=t" -serial "file:$work/qemu.out" \
     -object iothread,id=io \
-    -drive "if=none,id=root,format=raw,readonly=on,file=$work/root.img" -device virtio-blk-device,drive=root \
+    -drive "if=none,id=root,format=raw,readonly=on,file=$work/root.img" \
     -drive "if=none,id=data,format=raw,aio=io_uring,cache=writeback,file=$work/data.img" \
-    -device virtio-blk-device,drive=data,iothread=io \
+    -device virtio-blk-device,drive=data,iothread=io -device virtio-blk-device,drive=root \
     -netdev tap,id=net,ifname=tap0,script=no,downscript=no,vhost=off,vnet_hdr=on \
     -device virtio-net-device,netdev=net,mac=02:00:00:00:00:02 >/dev/null 2>"$work/qemu.err" || true
 
