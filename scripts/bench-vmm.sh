@@ -84,15 +84,15 @@ END
 "$work/husk-vmm" run --config "$work/io.json" >/dev/null 2>"$work/husk.err" || true
 timeout 600 "${qemu[@]}" -smp 1 -append "$line reboot=t" -serial "file:$work/qemu.out" \
     -object iothread,id=io \
-    -drive "if=none,id=root,format=raw,readonly=on,file=$work/root.img" \
+    -drive "if=none,id=root,format=raw,readonly=on,file=$work/root.img" -device virtio-blk-device,drive=root \
     -drive "if=none,id=data,format=raw,aio=io_uring,cache=writeback,file=$work/data.img" \
-    -device virtio-blk-device,drive=data,iothread=io -device virtio-blk-device,drive=root \
+    -device virtio-blk-device,drive=data,iothread=io \
     -netdev tap,id=net,ifname=tap0,script=no,downscript=no,vhost=off,vnet_hdr=on \
     -device virtio-net-device,netdev=net,mac=02:00:00:00:00:02 >/dev/null 2>"$work/qemu.err" || true
 
 figures() { sed -n 's/\r$//; s/^figure //p' "$work/$1.out" | sort; }
 for one in husk qemu; do
-    grep -q finished "$work/$one.out" || { echo "$one did not finish:"; tail -n 20 "$work/$one.out" "$work/$one.err"; }
+    grep -q finished "$work/$one.out" || { echo "$one did not finish:"; tail -n 20 "$work/$one."*; }
 done
 echo "== Disk and network: husk-vmm (jailed), QEMU microvm, ratio"
 join <(figures husk) <(figures qemu) | awk '{printf "%-24s %10s %10s %6.2f\n", $1, $2, $3, $3 ? $2 / $3 : 0}'
