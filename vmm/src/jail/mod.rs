@@ -149,7 +149,7 @@ pub fn split(config: &JailConfig) -> Result<Option<Outside>, JailError> {
         Ok(pid) if pid > 0 => Ok(Some(Outside::new(pid, signals))),
         _ => Err(JailError::Os {
             what: "create namespaces, or join the cgroup,",
-            hint: ": run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)",
+            hint: ": run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces)",
             source: io::Error::last_os_error(),
         }),
     }

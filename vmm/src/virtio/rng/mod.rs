@@ -1,4 +1,10 @@
 //! virtio-rng (virtio 1.2, section 5.4): random numbers of the host's kernel.
+//!
+//! | threat | answer |
+//! |---|---|
+//! | huge requests, to drain the host | 256 bytes are given at a time, by a generator that does not run dry |
+//! | requests without end | one thread of the VM's own serves them, in batches |
+//! | descriptors outside of the guest's memory, loops, long chains | the device stops until it is reset |
 
 use std::sync::Arc;
 

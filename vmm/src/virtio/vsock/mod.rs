@@ -14,6 +14,14 @@
 //! credit as the device is ready to hold for a host process that reads slowly. Only the end of the VM or a reset of the
 //! device drops what is held: whoever wants everything waits for the end of the stream. A guest that takes no packets is
 //! not listened to. Half-closed connections work both ways.
+//!
+//! | threat | answer |
+//! |---|---|
+//! | packets that are cut short, from or to others, of unknown kinds, or with absurd lengths | the header is copied once and checked; what has a sender is answered by a reset, the rest dropped ([`packet`]) |
+//! | more data than there is credit for | the connection is reset ([`connection`]) |
+//! | connections without end, or answers that nobody takes | bounded in number; the guest is not listened to meanwhile ([`muxer`]) |
+//! | a socket of the host that reads slowly | 128 KiB are held for it, and no more are credited |
+//! | other sockets of the host | ports only lead to `<socket>_<port>`; in the jail nothing else is in reach |
 
 use std::{
     path::{Path, PathBuf},
