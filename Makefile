@@ -33,7 +33,7 @@ lint: setup ## Check formatting and lints
 bench: build images ## Measure a start, split along its timeline
 	@scripts/bench.sh
 
-bench-vmm: build ## Measure the VMM beside QEMU's microvm: start, disk, network
+bench-vmm: build ## Measure a bare VM from start to exit, beside QEMU's microvm
 	@scripts/bench-vmm.sh
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
