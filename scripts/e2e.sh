@@ -42,9 +42,13 @@ if [ "${1:-}" != --inside ]; then
     fi
     step "Running the end-to-end tests"
     run -E 'not test(/^hostile_guest::/)'
-    # They get a machine of their own: what they do to it is no other test's trouble.
-    step "Running the end-to-end tests with a hostile guest"
-    run hostile_guest::
+    if kvm_usable; then
+        step "Running the end-to-end tests with a hostile guest"
+        run hostile_guest::
+    else
+        # The emulation loses such guests, and now and then its whole machine (docs/lab.md).
+        step "SKIPPED: 9 end-to-end tests with a hostile guest, for which the lab is not reliable; scripts/e2e.sh hostile_guest runs them"
+    fi
     exit
 fi
 shift
