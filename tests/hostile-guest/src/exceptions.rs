@@ -51,6 +51,7 @@ global_asm!(
     handle = sym handle,
 );
 
+// SAFETY: the symbol is defined by the assembly above; only its address is used.
 unsafe extern "C" {
     safe static exception_stubs: u8;
 }
