@@ -24,4 +24,7 @@ pub mod port {
     pub const AGENT: u32 = 1024;
     /// The agent dials this port once per stdio stream and sends a [`StreamHello`](crate::StreamHello) line first.
     pub const STDIO: u32 = 1025;
+    /// The agent listens on this port of the guest. Whoever dials it sends a TCP port as two bytes, the higher first, and is
+    /// then connected to that port of the guest's loopback address.
+    pub const FORWARD: u32 = 1026;
 }
