@@ -12,6 +12,7 @@ mod init;
 mod inotify;
 mod kmsg;
 mod paths;
+mod plug;
 mod reaper;
 mod sandbox;
 mod service;
@@ -26,10 +27,10 @@ mod tests;
 
 use std::{convert::Infallible, sync::Arc};
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use husk_protocol::{agent_ttrpc::create_agent, port};
 use tokio::sync::Notify;
-use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use ttrpc::r#async::{Server, transport::Listener};
 
 use crate::{
@@ -51,6 +52,8 @@ enum AgentError {
     Reaper(#[source] std::io::Error),
     #[error("cannot dial the host on vsock port {port}: {source}", port = port::AGENT)]
     Dial { source: std::io::Error },
+    #[error("cannot listen on vsock port {port}: {source}", port = port::AGENT)]
+    Listen { source: std::io::Error },
     #[error("cannot serve: {0}")]
     Serve(#[source] ttrpc::Error),
 }
@@ -80,21 +83,29 @@ fn run() -> Result<Infallible, AgentError> {
     init::set_up()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
-    runtime.block_on(serve(Arc::new(dial)))?;
+    runtime.block_on(async {
+        let further = listen().map_err(|source| AgentError::Listen { source })?;
+        serve(Arc::new(dial), further).await
+    })?;
     shutdown::power_off()
 }
 
-/// Serves until the host's connection ends or the host asks for the end.
-async fn serve(dial: Dial) -> Result<(), AgentError> {
+/// Serves until the host's connection ends or the host asks for the end; `further` are connections that come and go.
+async fn serve(
+    dial: Dial,
+    further: impl stream::Stream<Item = Connection> + Send + 'static,
+) -> Result<(), AgentError> {
     let reaper = Reaper::start().map_err(AgentError::Reaper)?;
     let shutdown = Arc::new(Notify::new());
     let means = Means { reaper, dial: Arc::clone(&dial) };
     let service = Service::new(means, Arc::clone(&shutdown)).map_err(AgentError::Runtime)?;
     let stream = dial(port::AGENT).await.map_err(|source| AgentError::Dial { source })?;
     let (stream, mut ended) = Watched::new(stream);
-    let one = stream::once(async { Ok(stream) });
-    let mut server =
-        Server::new().add_listener(Listener::new(one)).register_service(create_agent(Arc::new(service)));
+    let first: Connection = Ok(Box::new(stream));
+    let connections = stream::once(async { first }).chain(further);
+    let mut server = Server::new()
+        .add_listener(Listener::new(connections))
+        .register_service(create_agent(Arc::new(service)));
     server.start().await.map_err(AgentError::Serve)?;
     timeline::READY.record();
     tokio::select! {
@@ -102,6 +113,25 @@ async fn serve(dial: Dial) -> Result<(), AgentError> {
         _ = ended.wait_for(|ended| *ended) => {}
     }
     Ok(())
+}
+
+/// A connection to serve on.
+type Connection = std::io::Result<Box<dyn Stream>>;
+
+/// Connections of the host to this guest's port.
+fn listen() -> std::io::Result<impl stream::Stream<Item = Connection>> {
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port::AGENT))?;
+    Ok(stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) if from.cid() == VMADDR_CID_HOST => {
+                    return Some((Ok(Box::new(stream) as Box<dyn Stream>), listener));
+                }
+                // Nobody in the guest has any business here; a connection that is gone already is no loss.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }))
 }
 
 /// Connects to a vsock port of the host.

@@ -20,7 +20,8 @@ pub use stream::{StdioKind, StreamHello, StreamHelloError};
 
 /// vsock ports on the host that the agent dials.
 pub mod port {
-    /// The agent dials this port once when it is ready, and serves its ttrpc API on that connection.
+    /// The agent dials this port once when it is ready, and serves its ttrpc API on that connection. It also
+    /// listens on this port of the guest, for others on the host.
     pub const AGENT: u32 = 1024;
     /// The agent dials this port once per stdio stream and sends a [`StreamHello`](crate::StreamHello) line first.
     pub const STDIO: u32 = 1025;

@@ -10,11 +10,22 @@ use husk_tests::{
     vm::{Plan, Vm},
     wait::{PATIENCE, wait_until},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Waits until the guest has noticed a change, and expects this of the disk then.
 fn expect_disk(vm: &mut Vm, id: &str, expected: &str) {
     wait_until("the guest to notice a disk", PATIENCE, || vm.ask(&format!("disk {id}")) == expected);
+}
+
+/// The device of a disk that was attached to `slot`.
+fn attached_to(answer: &Value, slot: &str) -> String {
+    assert_eq!(answer["ok"]["slot"], slot, "{answer}");
+    answer["ok"]["device"].as_str().unwrap().to_owned()
+}
+
+/// Tells the guest of a slot.
+fn plug(vm: &mut Vm, device: &str) {
+    assert_eq!(vm.ask(&format!("plug {device}")), "ok");
 }
 
 fn end(mut vm: Vm) {
@@ -25,7 +36,6 @@ fn end(mut vm: Vm) {
 #[test]
 fn disks_are_attached_to_and_detached_from_a_running_vm() {
     let mut vm = Plan::new().with("spare_disks", 2).disk("base", &noise(4096), true).boot();
-    expect_disk(&mut vm, "spare0", "bytes=0 ro=0");
     let path = vm.path("data");
     let mut content = noise(1 << 20);
     content[..5].copy_from_slice(b"first");
@@ -33,7 +43,8 @@ fn disks_are_attached_to_and_detached_from_a_running_vm() {
     let attach = |id: &str, read_only: bool| {
         json!({"op": "attach_disk", "id": id, "path": path, "read_only": read_only}).to_string()
     };
-    assert_eq!(vm.control_line(&attach("data", false))["ok"], json!({"slot": "spare0"}));
+    let device = attached_to(&vm.control_line(&attach("data", false)), "spare0");
+    plug(&mut vm, &device);
     expect_disk(&mut vm, "data", "bytes=1048576 ro=0");
     assert_eq!(vm.ask("read data 0 5"), "first");
     assert_eq!(vm.ask("write data 1000 written by a guest"), "ok");
@@ -51,7 +62,7 @@ fn disks_are_attached_to_and_detached_from_a_running_vm() {
     assert!(vm.ask("disk data").starts_with("error: "));
 
     // The same slot again, with another disk that only its device knows to be read-only.
-    assert_eq!(vm.control_line(&attach("again", true))["ok"], json!({"slot": "spare0"}));
+    attached_to(&vm.control_line(&attach("again", true)), "spare0");
     assert!(held(&vm));
     expect_disk(&mut vm, "again", "bytes=1048576 ro=0");
     assert_eq!(vm.ask("read again 1000 18"), "written by a guest");
@@ -87,7 +98,8 @@ fn a_disk_can_be_attached_by_an_open_descriptor() {
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     // The file's name does not matter.
     fs::remove_file(&path).unwrap();
-    assert_eq!(vm.control_with_file(&line, &file)["ok"], json!({"slot": "spare0"}));
+    let device = attached_to(&vm.control_with_file(&line, &file), "spare0");
+    plug(&mut vm, &device);
     expect_disk(&mut vm, "data", "bytes=8192 ro=0");
     assert_eq!(vm.ask("write data 4000 by descriptor"), "ok");
     let mut text = [0; 13];

@@ -117,7 +117,7 @@ impl Client {
         self.ask::<Nothing>(&Request::SetNetLimit { id: id.into(), rx, tx }).map(drop)
     }
 
-    /// Attaches the disk at `path`; returns the slot's name when the guest has been told.
+    /// Attaches the disk at `path`; returns where it is.
     ///
     /// # Errors
     /// As of [`ClientError`]; among others, when there is no free slot.
@@ -127,10 +127,9 @@ impl Client {
         path: &Path,
         read_only: bool,
         limit: RateLimit,
-    ) -> Result<String, ClientError> {
+    ) -> Result<Attached, ClientError> {
         let (id, path) = (id.to_owned(), Some(path.to_owned()));
-        self.ask::<Attached>(&Request::AttachDisk { id, path, read_only, limit })
-            .map(|attached| attached.slot)
+        self.ask(&Request::AttachDisk { id, path, read_only, limit })
     }
 
     /// Attaches a disk by an open descriptor, for a VMM that can open no files.
@@ -143,13 +142,13 @@ impl Client {
         disk: BorrowedFd<'_>,
         read_only: bool,
         limit: RateLimit,
-    ) -> Result<String, ClientError> {
+    ) -> Result<Attached, ClientError> {
         let line = to_bytes(&Request::AttachDisk { id: id.to_owned(), path: None, read_only, limit })?;
         // The descriptor goes with the first bytes that are taken, however many these are.
         let sent =
             self.stream.get_ref().send_with_fd(&line[..], disk.as_raw_fd()).map_err(io::Error::from)?;
         self.stream.get_mut().write_all(&line[sent..])?;
-        self.answer::<Attached>().map(|attached| attached.slot)
+        self.answer()
     }
 
     /// Detaches a disk; returns when its file is closed.

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
+    boot::cmdline,
+    bus::DeviceSlot,
     config::VmConfig,
     jail::VISIBLE_DIR,
     metrics::Counters,
@@ -23,6 +25,8 @@ use crate::{
 pub(crate) struct Devices {
     /// In the order of their slots.
     pub(crate) all: Vec<Box<dyn VirtioDevice>>,
+    /// So many of them, the first, the guest is told of at its start.
+    pub(crate) named: usize,
     pub(crate) handles: Handles,
 }
 
@@ -51,12 +55,6 @@ impl Devices {
             handles.disks.add_fixed(&block);
             all.push(Box::new(block));
         }
-        for name in config.spare_disk_names() {
-            let block = Block::spare(&name)?;
-            handles.disks.add_spare(&block);
-            all.push(Box::new(block));
-        }
-        counters.disks.extend(handles.disks.counters());
         for config in &config.nets {
             let net = Net::new(config)?;
             counters.nets.insert(config.id.clone(), net.counters());
@@ -86,7 +84,15 @@ impl Devices {
             handles.balloon = Some(handle);
             all.push(Box::new(balloon));
         }
-        Ok(Self { all, handles })
+        let named = all.len();
+        let slots = (0..).map(DeviceSlot::new).skip(named);
+        for (name, slot) in config.spare_disk_names().zip(slots) {
+            let block = Block::spare(&name)?;
+            handles.disks.add_spare(&block, cmdline::device(slot));
+            all.push(Box::new(block));
+        }
+        counters.disks.extend(handles.disks.counters());
+        Ok(Self { all, named, handles })
     }
 }
 

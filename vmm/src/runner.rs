@@ -215,10 +215,7 @@ fn answer(
             // A path means nothing in a jail.
             let path = path.filter(|_| config.jail.is_none());
             match path.map(Source::Path).or(passed.map(Source::Open)) {
-                Some(source) => {
-                    let slot = vm.devices().disks().attach(&id, source, read_only, limit);
-                    answer_result(slot.map(|slot| Attached { slot: slot.to_owned() }))
-                }
+                Some(source) => answer_result(vm.devices().disks().attach(&id, source, read_only, limit)),
                 None => to_line(&Response::<Nothing>::Error(format!(
                     "the disk {id} has neither a path that this VMM can reach nor a descriptor passed along"
                 ))),

@@ -183,11 +183,11 @@ impl Vm {
     /// Says what could not be had.
     pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
         let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
-        let Devices { all: mut devices, handles } = devices;
+        let Devices { all: mut devices, named, handles } = devices;
         devices.iter_mut().for_each(|device| device.prepare());
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
-        let cmdline =
-            cmdline::build(&slots, config.console.is_some(), &config.cmdline).map_err(BootError::from)?;
+        let cmdline = cmdline::build(&slots[..named], config.console.is_some(), &config.cmdline)
+            .map_err(BootError::from)?;
         let mem = memory::map(config.mem_size_mib, config.memory)
             .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
         if config.jail.is_some() {

@@ -35,6 +35,7 @@ use self::{
 use crate::{
     failure::{Failure, Kind},
     paths,
+    plug::plug,
     reaper::Reaper,
     stdio::{self, AgentEnds, ChildEnds, Console, Copying, Dial, Streams, Tty, WindowSize},
     timeline,
@@ -82,6 +83,8 @@ impl Container {
 
     async fn make(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
         let id = request.container_id;
+        let rootfs = request.rootfs.unwrap_or_default();
+        plug(&rootfs.devices)?;
         let spec_json = Arc::<[u8]>::from(request.spec_json);
         let bundle = paths::bundle(&id);
         for dir in [bundle.as_path(), paths::STATE.as_ref()] {
@@ -93,7 +96,7 @@ impl Container {
         let new = NewContainer {
             id: id.clone(),
             spec_json: Arc::clone(&spec_json),
-            rootfs: request.rootfs.unwrap_or_default(),
+            rootfs,
             user: request.user,
             volumes: request.volumes,
             ends: child,

@@ -99,12 +99,13 @@ pub(crate) async fn dial(
     container_id: &str,
     exec_id: &str,
 ) -> io::Result<Streams> {
+    let port = if request.port == 0 { port::STDIO } else { request.port };
     let open = |wanted: bool, kind: StdioKind| async move {
         if !wanted {
             return Ok(None);
         }
         let hello = StreamHello { container_id: container_id.to_owned(), exec_id: exec_id.to_owned(), kind };
-        let mut stream = dial(port::STDIO).await?;
+        let mut stream = dial(port).await?;
         stream.write_all(hello.to_string().as_bytes()).await?;
         Ok::<_, io::Error>(Some(stream))
     };

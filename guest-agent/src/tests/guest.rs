@@ -154,7 +154,7 @@ impl Guest {
                 Ok(Box::new(guest) as Box<dyn Stream>)
             })
         });
-        tokio::spawn(async move { crate::serve(dial).await.unwrap() });
+        tokio::spawn(async move { crate::serve(dial, futures_util::stream::empty()).await.unwrap() });
         let (first, connection) = dialled.recv().await.unwrap();
         assert_eq!(first, port::AGENT);
         let api = AgentClient::new(ttrpc::r#async::Client::new(Socket::new(connection)));

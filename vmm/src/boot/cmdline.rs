@@ -33,13 +33,18 @@ pub fn build(slots: &[DeviceSlot], has_serial: bool, user: &str) -> Result<Strin
     }
     for slot in slots {
         // Writing to a string can't fail.
-        let _ = write!(line, " virtio_mmio.device={}K@{:#x}:{}", MMIO_SIZE >> 10, slot.address(), slot.irq());
+        let _ = write!(line, " virtio_mmio.device={}", device(*slot));
     }
     if !user.is_empty() {
         line.push(' ');
         line.push_str(user);
     }
     if line.len() >= CMDLINE_MAX_LEN { Err(CmdlineError { len: line.len() }) } else { Ok(line) }
+}
+
+/// A device's place as the driver's parameter `device` takes it, on the command line and at run time.
+pub fn device(slot: DeviceSlot) -> String {
+    format!("{}K@{:#x}:{}", MMIO_SIZE >> 10, slot.address(), slot.irq())
 }
 
 #[cfg(test)]

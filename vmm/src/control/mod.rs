@@ -10,7 +10,7 @@
 //! | `{"op":"balloon"}` | `{"ok":{...}}` with a [`BalloonState`](crate::virtio::balloon::BalloonState), and the guest is asked for new statistics |
 //! | `{"op":"set_balloon","target_mib":64}` | `{"ok":{}}`, and the guest is asked to give up so much memory in all |
 //! | `{"op":"set_net_limit","id":"eth0","rx":{...},"tx":{...}}` | `{"ok":{}}`; the limits are [`RateLimit`]s, `{}` for none, and left as they are where left out |
-//! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0"}}`: the guest has been told of a disk with this serial number |
+//! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0","device":"4K@0xd0002000:7"}}`: the slot has a disk with this serial number now |
 //! | `{"op":"detach_disk","id":"data"}` | `{"ok":{}}` when the disk's file is closed |
 //! | `{"op":"set_disk_limit","id":"data","limit":{...}}` | `{"ok":{}}` |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
@@ -127,6 +127,9 @@ pub enum Response<T> {
 pub struct Attached {
     /// The slot, by whose name its counters are found.
     pub slot: String,
+    /// Where the slot's device is, as the parameter `device` of the guest's driver `virtio_mmio` takes it. The guest finds
+    /// the disk when that parameter has been set, once for each slot.
+    pub device: String,
 }
 
 /// Nothing to tell.

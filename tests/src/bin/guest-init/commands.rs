@@ -11,6 +11,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::{net, vsock};
 
+/// Where the driver takes the places of further devices.
+const PLUG: &str = "/sys/module/virtio_mmio/parameters/device";
+
 /// `_IO(0x12, 119)` and `_IO(0x12, 127)` of linux/fs.h.
 const BLKDISCARD: libc::Ioctl = 0x1277;
 const BLKZEROOUT: libc::Ioctl = 0x127f;
@@ -33,6 +36,7 @@ pub(crate) fn execute(line: &str) -> io::Result<String> {
         ["write", id, offset, ref hex @ ..] => write(id, number(offset)?, &hex.join(" ")),
         ["zero", id, offset, count] => change_range(id, BLKZEROOUT, number(offset)?, number(count)?),
         ["discard", id, offset, count] => change_range(id, BLKDISCARD, number(offset)?, number(count)?),
+        ["plug", device] => fs::write(PLUG, device).map(|()| "ok".into()),
         ["queues", id] => queues(id),
         ["echo", port] => echo(number(port)?),
         ["dial", port, connections, bytes] => dial(number(port)?, number(connections)?, number(bytes)?),

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::is_disk_id,
+    control::Attached,
     rate_limit::{RateLimit, RateLimitError},
     time::monotonic_ns,
 };
@@ -64,7 +65,8 @@ struct Entry {
     slot: Arc<Slot>,
     /// The id of the disk that is there.
     id: Option<String>,
-    spare: bool,
+    /// Where a spare slot's device is, for the guest's driver.
+    spare: Option<String>,
     /// A disk that was detached and had requests that did not end in time.
     closing: Option<Closing>,
 }
@@ -72,17 +74,17 @@ struct Entry {
 impl Disks {
     /// Adds a device that has a disk.
     pub fn add_fixed(&mut self, block: &Block) {
-        self.add(block, false);
+        self.add(block, None);
     }
 
-    /// Adds a device that has none yet.
-    pub fn add_spare(&mut self, block: &Block) {
-        self.add(block, true);
+    /// Adds a device that has none yet, and that the guest is not told of before: `device` is where its driver finds it.
+    pub fn add_spare(&mut self, block: &Block, device: String) {
+        self.add(block, Some(device));
     }
 
-    fn add(&mut self, block: &Block, spare: bool) {
+    fn add(&mut self, block: &Block, spare: Option<String>) {
         let name = block.name.clone();
-        let id = (!spare).then(|| name.clone());
+        let id = spare.is_none().then(|| name.clone());
         self.slots.push(Entry { name, slot: block.slot.clone(), id, spare, closing: None });
     }
 
@@ -91,8 +93,8 @@ impl Disks {
         self.slots.iter().map(|entry| (entry.name.clone(), entry.slot.counters.clone()))
     }
 
-    /// Puts a disk into a free spare slot, whose name it returns. The guest sees a disk whose size has changed. A read-only
-    /// disk refuses writes, but the guest finds it writable, since its driver knows that from the start.
+    /// Puts a disk into a free spare slot. A guest that knows the slot's device sees a disk whose size has changed. A
+    /// read-only disk refuses writes, but the guest finds it writable, since its driver knows that from the start.
     ///
     /// # Errors
     /// When there is no free slot, or the disk is no good; nothing has changed then.
@@ -102,7 +104,7 @@ impl Disks {
         source: Source,
         read_only: bool,
         limit: RateLimit,
-    ) -> Result<&str, DisksError> {
+    ) -> Result<Attached, DisksError> {
         if !is_disk_id(id) {
             return Err(DisksError::Id);
         }
@@ -110,18 +112,19 @@ impl Disks {
         if self.slots.iter().any(|entry| entry.name == id || entry.id.as_deref() == Some(id)) {
             return Err(DisksError::Taken(id.to_owned()));
         }
-        let spares = self.slots.iter().filter(|entry| entry.spare).count();
+        let spares = self.slots.iter().filter(|entry| entry.spare.is_some()).count();
         for entry in &mut self.slots {
             entry.closing.take_if(|closing| closing.is_closed());
         }
         // Of those that wait for a last request, none is used: its queue would hold up the new disk's.
-        let free = |entry: &&mut Entry| entry.spare && entry.id.is_none() && entry.closing.is_none();
+        let free =
+            |entry: &&mut Entry| entry.spare.is_some() && entry.id.is_none() && entry.closing.is_none();
         let entry = self.slots.iter_mut().find(free).ok_or(DisksError::Full(spares))?;
         let disk =
             Disk::open(source, read_only).map_err(|source| DisksError::Open { id: id.to_owned(), source })?;
         entry.slot.attach(id, disk, limit);
         entry.id = Some(id.to_owned());
-        Ok(&entry.name)
+        Ok(Attached { slot: entry.name.clone(), device: entry.spare.clone().unwrap_or_default() })
     }
 
     /// Takes a disk out of its slot. Its file is closed when this returns.
@@ -130,7 +133,7 @@ impl Disks {
     /// When there is no such disk, or it is part of the configuration, or its last requests do not end in time.
     pub fn detach(&mut self, id: &str) -> Result<(), DisksError> {
         let entry = self.find(id)?;
-        if !entry.spare {
+        if entry.spare.is_none() {
             return Err(DisksError::Fixed(id.to_owned()));
         }
         entry.id = None;

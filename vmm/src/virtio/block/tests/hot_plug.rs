@@ -26,8 +26,8 @@ fn file(len: u64) -> tempfile::NamedTempFile {
 }
 
 /// Attaches without a limit.
-fn attach<'d>(disks: &'d mut Disks, id: &str, source: Source) -> Result<&'d str, DisksError> {
-    disks.attach(id, source, false, RateLimit::default())
+fn attach(disks: &mut Disks, id: &str, source: Source) -> Result<String, DisksError> {
+    disks.attach(id, source, false, RateLimit::default()).map(|attached| attached.slot)
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_driver_sees_size_and_generation_change_together() {
     let block = Block::spare("spare0").unwrap();
     assert_eq!(block.features() & 1 << VIRTIO_BLK_F_RO, 0);
     let mut disks = Disks::default();
-    disks.add_spare(&block);
+    disks.add_spare(&block, "place".into());
     let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
     let interrupt = Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap());
     let mut transport = MmioTransport::new(Box::new(block), mem, interrupt).unwrap();
@@ -108,7 +108,7 @@ fn slots_are_taken_and_freed() {
     let mut disks = Disks::default();
     disks.add_fixed(&Block::new(&config(&fixed, false)).unwrap());
     let spares = ["spare0", "spare1"].map(|name| Block::spare(name).unwrap());
-    spares.iter().for_each(|block| disks.add_spare(block));
+    spares.iter().for_each(|block| disks.add_spare(block, "place".into()));
     let names: Vec<_> = disks.counters().map(|(name, _)| name).collect();
     assert_eq!(names, ["disk-id", "spare0", "spare1"]);
     assert_eq!(attach(&mut disks, "a", path_of(&data)).unwrap(), "spare0");

@@ -149,7 +149,7 @@ fn disks_come_and_go_under_a_driver_that_never_stops_reading() {
     let files: Vec<_> = (1..=3_u8).map(|fill| disk(&[fill; 4096], true).0).collect();
     let block = Block::spare("spare0").unwrap();
     let mut disks = Disks::default();
-    disks.add_spare(&block);
+    disks.add_spare(&block, "place".into());
     let mut running = Running::new(block, vec![Driver::new()]);
     assert_eq!(running.read(), VIRTIO_BLK_S_IOERR);
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -190,7 +190,7 @@ fn a_change_before_the_driver_is_ready_is_told_when_it_is() {
     let (file, _) = disk(&[0; 512], true);
     let block = Block::spare("spare0").unwrap();
     let mut disks = Disks::default();
-    disks.add_spare(&block);
+    disks.add_spare(&block, "place".into());
     disks.attach("data", Source::Path(file.path().into()), true, RateLimit::default()).unwrap();
     let running = Running::new(block, vec![Driver::new()]);
     running.interrupt.irqfd().read().unwrap();
