@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use husk_sandbox::spec::Tmpfs;
+use husk_sandbox::{network::NetworkMode, spec::Tmpfs};
 
 use crate::units;
 
@@ -83,6 +83,9 @@ pub(crate) struct RunArgs {
     /// The container's host name
     #[arg(long, value_parser = units::parse_hostname)]
     pub(crate) hostname: Option<String>,
+    /// Connect the container to a network: none, or container:NAME to share that container's
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = units::parse_network, default_value = "none")]
+    pub(crate) network: NetworkMode,
     /// Number of CPUs, as in 1.5
     #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
     pub(crate) cpus: Option<u64>,

@@ -109,6 +109,27 @@ pub enum Error {
         /// Who has it.
         id: String,
     },
+    /// No such container runs.
+    #[error("no container {name:?} is running")]
+    NoContainer {
+        /// Its name, or what its id begins with.
+        name: String,
+    },
+    /// A VM can't be joined.
+    #[error("cannot join the virtual machine of container {owner:?}")]
+    Join {
+        /// The container whose VM it is.
+        owner: String,
+        /// What its VMM said.
+        #[source]
+        source: husk_vmm::client::ClientError,
+    },
+    /// The VM that a container joined is gone.
+    #[error("the container {owner:?} has ended, and with it the virtual machine that this one joined")]
+    JoinedLost {
+        /// The container whose VM it was.
+        owner: String,
+    },
     /// An option has a value that can't be used.
     #[error("{0}")]
     InvalidOption(String),

@@ -3,8 +3,12 @@
 
 pub mod cgroup;
 pub mod check;
+mod container;
 pub mod disk;
 pub mod error;
+pub mod guest;
+mod join;
+pub mod network;
 pub mod paths;
 pub mod run;
 pub mod rundir;

@@ -1,31 +1,20 @@
 //! Runs one container in a VM of its own, from a prepared plan to nothing left.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use husk_image::{Defaults, Image};
-use husk_protocol::{
-    StdioKind,
-    agent::{
-        ContainerRef, CreateContainerRequest, Empty, ProcessRef, ResizeTtyRequest, RootFs,
-        SetupSandboxRequest, SignalRequest, WaitResponse,
-    },
-};
+use husk_image::Image;
+use husk_protocol::agent::{Empty, RootFs, SetupSandboxRequest};
 use husk_vmm::config::DiskConfig;
-use tokio::time::Instant;
 
 use crate::{
-    Error, Result, disk,
+    Error, Result,
+    container::{Container, Trouble},
+    disk, join,
+    network::{Connection, NetworkOptions},
     paths::{Assets, Dirs},
     rundir::RunDir,
-    signals::{self, Signals},
+    signals::Signals,
     spec::{self, ContainerOptions},
-    stdio,
-    terminal::{self, RawMode},
     timeline::{Stage, Timeline, now_ns},
     unpack,
     vm::{Plan, Vm},
@@ -38,11 +27,8 @@ const SCRATCH: &str = "scratch";
 const GUEST_OVERHEAD_MIB: u64 = 96;
 /// Memory of a VM whose container has no limit, in MiB.
 const DEFAULT_MEM_SIZE_MIB: u64 = 512;
-/// How long a container may go on after husk was asked to end by SIGTERM or a closed terminal.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-/// This many interrupts end a container that ignores them.
-const INTERRUPTS_TO_KILL: u32 = 3;
-const MAX_RESOLV_CONF: u64 = 64 * 1024;
+/// Two disks for each of so many containers may join a VM.
+const SPARE_DISKS: u8 = 8;
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -53,6 +39,8 @@ pub struct RunRequest {
     pub container: ContainerOptions,
     /// A name that no other running container has.
     pub name: Option<String>,
+    /// Its network.
+    pub network: NetworkOptions,
     /// Keep the container's standard input open and feed it husk's.
     pub interactive: bool,
     /// Limit of the unpacked image and of the container's writable space, in MiB.
@@ -82,21 +70,30 @@ pub async fn run(
         signal = signals.fatal() => return Ok(signal.exit_code()),
     };
     let dir = RunDir::create(dirs, request.name.as_deref())?;
-    let sandbox = tokio::select! {
-        sandbox = Sandbox::start(dirs, assets, request, &dir, base, timeline) => sandbox?,
-        signal = signals.fatal() => return Ok(signal.exit_code()),
+    let exit_code = match request.network.joined() {
+        Some(owner) => join::run(dirs, &dir, owner, base, request, &mut signals, timeline).await?,
+        None => {
+            let mut sandbox = tokio::select! {
+                sandbox = Sandbox::start(dirs, assets, request, &dir, base, timeline) => sandbox?,
+                signal = signals.fatal() => return Ok(signal.exit_code()),
+            };
+            let result = sandbox.run(request, &mut signals, timeline).await;
+            sandbox.end().await?;
+            result?
+        }
     };
-    let exit_code = sandbox.attend(&mut signals, request, timeline).await?;
     drop(dir);
     timeline.mark(Stage::CleanedUp);
     Ok(exit_code)
 }
 
-/// A VM with one created container.
+/// A VM that is set up for one container.
 struct Sandbox {
     vm: Vm,
     id: String,
-    streams: stdio::Streams,
+    spec: oci_spec::runtime::Spec,
+    network: Connection,
+    _join: join::Host,
 }
 
 impl Sandbox {
@@ -105,166 +102,73 @@ impl Sandbox {
         assets: &Assets,
         request: &RunRequest,
         dir: &RunDir,
-        base: std::path::PathBuf,
+        base: PathBuf,
         timeline: &mut Timeline,
     ) -> Result<Self> {
         let id = dir.id().to_owned();
-        let defaults = request.image.defaults();
-        let spec = spec::build(&unpack::name(&request.image), &defaults, &request.container, &id)?;
+        let spec =
+            spec::build(&unpack::name(&request.image), &request.image.defaults(), &request.container, &id)?;
+        let hostname = spec.hostname().clone().unwrap_or_default();
         disk::create(dirs, dir.scratch(), request.storage_mib)?;
+        let mut network = Connection::make(dirs, dir, &hostname, request).await?;
         let disks = vec![DiskConfig::new(BASE, base, true), DiskConfig::new(SCRATCH, dir.scratch(), false)];
         let plan = Plan {
             vcpus: vcpus(&request.container)?,
             mem_size_mib: mem_size_mib(&request.container)?,
             disks,
+            spare_disks: SPARE_DISKS,
+            nets: network.take_nets()?,
             timeout: request.timeout,
         };
         timeline.mark(Stage::Planned);
         let mut vm = Vm::start(assets, dir, plan).await?;
-
-        let hostname = spec.hostname().clone().unwrap_or_default();
-        let setup = SetupSandboxRequest {
-            hosts: hosts(&hostname),
-            resolv_conf: resolv_conf(),
-            hostname,
-            ..Default::default()
-        };
-        let create = create_request(&id, &spec, defaults, request)?;
-        let wanted = wanted_streams(request);
-        let created = async {
-            let agent = vm.agent();
-            agent.setup_sandbox(vm.soon(), &setup).await?;
-            // The agent dials the streams while it creates the container.
-            let accept = stdio::accept(vm.stdio(), &id, &wanted);
-            let (process, streams) = tokio::join!(agent.create_container(vm.soon(), &create), async {
-                tokio::time::timeout(request.timeout, accept).await
-            });
-            process.map(|_| streams)
-        };
-        let streams = match created.await {
-            Ok(Ok(Ok(streams))) => streams,
-            Ok(Ok(Err(error))) => return Err(Error::io("accept on", dir.join("vsock_1025"))(error)),
-            Ok(Err(_)) => {
-                return Err(Error::AgentTimeout {
-                    seconds: request.timeout.as_secs(),
-                    console: String::new(),
-                });
-            }
-            Err(error) => return Err(vm.explain(error).await),
-        };
-        Ok(Self { vm, id, streams })
+        let join = join::Host::start(dir, vm.guest().clone(), hostname.clone())?;
+        let setup = SetupSandboxRequest { hostname, ..network.set_up() };
+        let guest = vm.guest().clone();
+        if let Err(error) = guest.agent().setup_sandbox(guest.soon(), &setup).await {
+            return Err(vm.explain(error).await);
+        }
+        network.serve(guest)?;
+        Ok(Self { vm, id, spec, network, _join: join })
     }
 
-    /// Lets the container run, passes its stdio and signals, and ends the VM when it ends.
-    async fn attend(
-        mut self,
-        signals: &mut Signals,
+    async fn run(
+        &mut self,
         request: &RunRequest,
+        signals: &mut Signals,
         timeline: &mut Timeline,
     ) -> Result<u8> {
-        let raw_mode =
-            if request.container.terminal && request.interactive { RawMode::enter()? } else { None };
-        let streams = std::mem::take(&mut self.streams);
-        let copiers =
-            start_copying(streams).map_err(Error::io("copy", "the container's standard streams"))?;
-        let container = ContainerRef { container_id: self.id.clone(), ..Default::default() };
-        let started = self.vm.agent().start_container(self.vm.soon(), &container).await;
-        if let Err(error) = started {
-            return Err(self.vm.explain(error).await);
-        }
-        let result = self.wait(signals, request).await;
-        // All output is in the streams when the agent says that the process has ended.
-        if result.is_ok() {
-            for copier in copiers {
-                // A failed copy means that husk's own reader has left; the exit code is still the container's.
-                let _ = tokio::task::spawn_blocking(move || copier.join()).await;
-            }
-        }
-        drop(raw_mode);
-        let exit_code = result?;
+        let guest = self.vm.guest().clone();
+        let rootfs = RootFs { base_disk: BASE.into(), scratch_disk: SCRATCH.into(), ..Default::default() };
+        let ran = async {
+            let creating = Container::create(&guest, &self.id, &self.spec, rootfs, request);
+            let container = tokio::select! {
+                container = creating => container?,
+                signal = signals.fatal() => return Ok(signal.exit_code()),
+            };
+            container.attend(signals, request).await
+        };
+        let exit_code = match ran.await {
+            Ok(code) => code,
+            Err(Trouble::Host(error)) => return Err(error),
+            Err(Trouble::Rpc(error)) => return Err(self.vm.explain(error).await),
+        };
         if request.timings {
             self.add_timings(timeline).await;
         }
-        self.vm.kill().await?;
         Ok(exit_code)
     }
 
-    async fn wait(&mut self, signals: &mut Signals, request: &RunRequest) -> Result<u8> {
-        match self.wait_and_pass_signals(signals, request).await {
-            Ok(response) => Ok(u8::try_from(response.exit_code).unwrap_or(u8::MAX)),
-            Err(error) => Err(self.vm.explain(error).await),
-        }
-    }
-
-    async fn wait_and_pass_signals(
-        &self,
-        signals: &mut Signals,
-        request: &RunRequest,
-    ) -> ttrpc::Result<WaitResponse> {
-        let process = ProcessRef { container_id: self.id.clone(), ..Default::default() };
-        let ended = self.vm.agent().wait(ttrpc::context::Context::default(), &process);
-        tokio::pin!(ended);
-        let stop_signal = request.image.defaults().stop_signal.as_deref().and_then(signals::parse);
-        let stop_signal = stop_signal.unwrap_or(libc::SIGTERM);
-        let mut interrupts = 0;
-        let mut deadline: Option<Instant> = None;
-        loop {
-            let expired = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                result = &mut ended => return result,
-                () = expired => {
-                    deadline = None;
-                    self.send_signal(libc::SIGKILL).await;
-                }
-                signal = signals.next() => {
-                    if signal.number() == libc::SIGWINCH {
-                        self.resize(request).await;
-                        continue;
-                    }
-                    interrupts += u32::from(signal.number() == libc::SIGINT);
-                    if signal.asks_to_end() {
-                        deadline = deadline.or_else(|| Some(Instant::now() + STOP_GRACE));
-                    }
-                    let number = match signal {
-                        _ if interrupts >= INTERRUPTS_TO_KILL => libc::SIGKILL,
-                        signal if signal.asks_to_end() => stop_signal,
-                        signal => signal.number(),
-                    };
-                    self.send_signal(number).await;
-                }
-            }
-        }
-    }
-
-    /// A signal that can't be delivered is no failure: the process has just ended.
-    async fn send_signal(&self, number: i32) {
-        let request = SignalRequest {
-            container_id: self.id.clone(),
-            signal: number.unsigned_abs(),
-            ..Default::default()
-        };
-        let _ = self.vm.agent().signal(self.vm.soon(), &request).await;
-    }
-
-    async fn resize(&self, request: &RunRequest) {
-        if !request.container.terminal {
-            return;
-        }
-        if let Some((rows, columns)) = terminal::window_size() {
-            let request =
-                ResizeTtyRequest { container_id: self.id.clone(), rows, columns, ..Default::default() };
-            let _ = self.vm.agent().resize_tty(self.vm.soon(), &request).await;
-        }
+    /// Ends the VM and takes its network away, at the same time: both wait for the host's kernel.
+    async fn end(self) -> Result<()> {
+        let Self { vm, network, .. } = self;
+        let (killed, closed) = tokio::join!(vm.kill(), network.close());
+        killed.and(closed)
     }
 
     /// Adds what VMM and guest recorded. Timings are an extra: a missing part is left out.
     async fn add_timings(&self, timeline: &mut Timeline) {
-        if let Ok(guest) = self.vm.agent().timeline(self.vm.soon(), &Empty::default()).await {
+        if let Ok(guest) = self.vm.guest().agent().timeline(self.vm.guest().soon(), &Empty::default()).await {
             timeline.add_guest(&guest, now_ns());
         }
         if let Ok(state) =
@@ -274,70 +178,6 @@ impl Sandbox {
             timeline.mark_at(Stage::FirstInstruction, state.first_instruction_ns);
         }
     }
-}
-
-fn create_request(
-    id: &str,
-    spec: &oci_spec::runtime::Spec,
-    defaults: Defaults,
-    request: &RunRequest,
-) -> Result<CreateContainerRequest> {
-    let (rows, columns) =
-        if request.container.terminal { terminal::window_size().unwrap_or_default() } else { (0, 0) };
-    let wanted = wanted_streams(request);
-    let stdio = husk_protocol::agent::Stdio {
-        stdin: wanted.contains(&StdioKind::Stdin),
-        stdout: wanted.contains(&StdioKind::Stdout),
-        stderr: wanted.contains(&StdioKind::Stderr),
-        terminal: request.container.terminal,
-        rows,
-        columns,
-        ..Default::default()
-    };
-    let rootfs = RootFs { base_disk: BASE.into(), scratch_disk: SCRATCH.into(), ..Default::default() };
-    let user = request.container.user.clone().or(defaults.user).unwrap_or_default();
-    let spec_json = serde_json::to_vec(spec)
-        .map_err(|error| Error::InvalidOption(format!("cannot describe the container: {error}")))?;
-    Ok(CreateContainerRequest {
-        container_id: id.into(),
-        spec_json,
-        rootfs: Some(rootfs).into(),
-        stdio: Some(stdio).into(),
-        user,
-        volumes: defaults.volumes,
-        ..Default::default()
-    })
-}
-
-fn wanted_streams(request: &RunRequest) -> Vec<StdioKind> {
-    let mut wanted = vec![StdioKind::Stdout];
-    if request.interactive {
-        wanted.push(StdioKind::Stdin);
-    }
-    if !request.container.terminal {
-        wanted.push(StdioKind::Stderr);
-    }
-    wanted
-}
-
-/// Starts a thread per stream; returns those that end with the process.
-fn start_copying(streams: stdio::Streams) -> io::Result<Vec<std::thread::JoinHandle<io::Result<()>>>> {
-    let mut copiers = Vec::new();
-    if let Some(stream) = streams.stdout {
-        copiers.push(stream.copy_to(duplicate(io::stdout().as_fd())?, "stdout")?);
-    }
-    if let Some(stream) = streams.stderr {
-        copiers.push(stream.copy_to(duplicate(io::stderr().as_fd())?, "stderr")?);
-    }
-    if let Some(stream) = streams.stdin {
-        // Not waited for: a read of husk's own input can't be interrupted, and ends with husk.
-        stream.copy_from(duplicate(io::stdin().as_fd())?, "stdin")?;
-    }
-    Ok(copiers)
-}
-
-fn duplicate(fd: BorrowedFd<'_>) -> io::Result<File> {
-    Ok(File::from(fd.try_clone_to_owned()?))
 }
 
 fn vcpus(options: &ContainerOptions) -> Result<u8> {
@@ -353,20 +193,6 @@ fn mem_size_mib(options: &ContainerOptions) -> Result<u32> {
         .memory_bytes
         .map_or(DEFAULT_MEM_SIZE_MIB, |bytes| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB);
     u32::try_from(wanted).map_err(|_| Error::InvalidOption(format!("{wanted} MiB of memory are too much")))
-}
-
-fn hosts(hostname: &str) -> String {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n")
-}
-
-fn resolv_conf() -> String {
-    use io::Read;
-    let mut text = String::new();
-    if let Ok(file) = File::open("/etc/resolv.conf") {
-        // A host without name resolution gives a container without it.
-        let _ = file.take(MAX_RESOLV_CONF).read_to_string(&mut text);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl RunDir {
 
     /// A user id that no other living sandbox of this husk has.
     pub fn uid(&self) -> u32 {
-        FIRST_UID + number(&self.id)
+        uid_of(&self.id)
     }
 
     /// A path inside the directory.
@@ -81,6 +81,44 @@ impl RunDir {
     pub fn lock(&self) -> &File {
         &self.lock
     }
+}
+
+/// The directory of the living sandbox that is called `name`, or whose id begins so.
+///
+/// # Errors
+/// When there is none, or several ids begin so.
+pub fn find(dirs: &Dirs, name: &str) -> Result<(String, PathBuf)> {
+    let unknown = || Error::NoContainer { name: name.into() };
+    // A name may contain neither slash nor dots alone, so it can't lead out of the directory.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(unknown());
+    }
+    let mut found = match fs::read_link(dirs.run.join(NAMES).join(name)) {
+        Ok(id) => vec![id.display().to_string()],
+        Err(_) => ids(&dirs.run)?.filter(|id| id.starts_with(name)).collect(),
+    };
+    found.retain(|id| is_alive(dirs, id));
+    match found.as_slice() {
+        [] => Err(unknown()),
+        [id] => Ok((id.clone(), dirs.run.join(id))),
+        _ => {
+            Err(Error::InvalidOption(format!("several containers' ids begin with {name:?}: give more of it")))
+        }
+    }
+}
+
+/// Whether the sandbox's husk or VMM lives.
+pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
+    let lock = dirs.run.join(id).join(LOCK);
+    // Opened, not made: a directory that is gone stays gone.
+    is_id(id)
+        && File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+}
+
+fn ids(run: &Path) -> Result<impl Iterator<Item = String>> {
+    let entries = fs::read_dir(run).map_err(Error::io("read", run))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter(|name| is_id(name)))
 }
 
 impl Drop for RunDir {
@@ -177,16 +215,19 @@ fn is_id(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The user id of a sandbox's VMM.
+pub(crate) fn uid_of(id: &str) -> u32 {
+    FIRST_UID + number(id)
+}
+
 /// The number that an id begins with.
-fn number(id: &str) -> u32 {
+pub(crate) fn number(id: &str) -> u32 {
     id.get(..NUMBER_LEN).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
 /// An id whose number no other in `run` has.
 fn new_id(run: &Path) -> Result<String> {
-    let entries = fs::read_dir(run).map_err(Error::io("read", run))?;
-    let taken: Vec<u32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str().map(number)).collect();
+    let taken: Vec<u32> = ids(run)?.map(|id| number(&id)).collect();
     loop {
         let id = random_id()?;
         if !taken.contains(&number(&id)) {

@@ -150,8 +150,9 @@ async fn unpack_some(
         layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));
     let target = DiskConfig::new(TARGET, target, false);
     let disks = blobs.chain([target]).collect();
-    let mut vm =
-        Vm::start(assets, &dir, Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, timeout }).await?;
+    let plan =
+        Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, spare_disks: 0, nets: vec![], timeout };
+    let mut vm = Vm::start(assets, &dir, plan).await?;
 
     let request = UnpackRequest {
         layers: layers.iter().enumerate().map(|(index, layer)| message(serial(index), layer)).collect(),
@@ -159,13 +160,14 @@ async fn unpack_some(
         ..Default::default()
     };
     let result = {
-        let unpacking = vm.agent().unpack(ttrpc::context::Context::default(), &request);
+        let guest = vm.guest();
+        let unpacking = guest.agent().unpack(ttrpc::context::Context::default(), &request);
         tokio::pin!(unpacking);
         loop {
             tokio::select! {
                 result = &mut unpacking => break result,
                 () = tokio::time::sleep(PROGRESS_INTERVAL) => {
-                    if let Ok(state) = vm.agent().unpack_progress(vm.soon(), &Empty::default()).await {
+                    if let Ok(state) = guest.agent().unpack_progress(guest.soon(), &Empty::default()).await {
                         progress(state.read_bytes);
                     }
                 }

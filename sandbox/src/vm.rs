@@ -6,24 +6,28 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use husk_protocol::{agent_ttrpc::AgentClient, port};
+use husk_protocol::port;
 use husk_vmm::{
-    config::{CpuTemplate, DiskConfig, MemoryConfig, VmConfig, VsockConfig},
+    config::{
+        CpuTemplate, DiskConfig, MacAddress, MemoryConfig, NetConfig, TapConfig, VmConfig, VsockConfig,
+    },
     jail::{JailConfig, SeccompMode},
+    rate_limit::RateLimit,
 };
 use tokio::{
     net::UnixListener,
     process::{Child, Command},
     time::timeout,
 };
-use ttrpc::asynchronous::{Client, transport::Socket};
 
 use crate::{
     Error, Result,
     cgroup::Cgroup,
+    guest::Guest,
     paths::{Assets, make_private_dir},
     rundir::RunDir,
 };
@@ -56,26 +60,32 @@ pub struct Plan {
     pub mem_size_mib: u32,
     /// Disks, found in the guest by their serial.
     pub disks: Vec<DiskConfig>,
+    /// Slots for disks that join the running VM.
+    pub spare_disks: u8,
+    /// Network interfaces.
+    pub nets: Vec<NetPlan>,
     /// How long the agent may take to answer.
     pub timeout: Duration,
+}
+
+/// A network interface of a VM.
+#[derive(Debug)]
+pub struct NetPlan {
+    /// The host's end.
+    pub tap: OwnedFd,
+    /// The guest's address.
+    pub mac: MacAddress,
+    /// Limit of what the guest receives.
+    pub limit_rx: RateLimit,
+    /// Limit of what the guest sends.
+    pub limit_tx: RateLimit,
 }
 
 /// A running VM whose agent answers. Dropping it ends the VM at once.
 #[derive(Debug)]
 pub struct Vm {
     process: VmProcess,
-    agent: Agent,
-    stdio: UnixListener,
-    timeout: Duration,
-}
-
-/// The generated client, which has no `Debug` of its own.
-struct Agent(AgentClient);
-
-impl std::fmt::Debug for Agent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Agent")
-    }
+    guest: Arc<Guest>,
 }
 
 impl Vm {
@@ -91,7 +101,8 @@ impl Vm {
         make_private_dir(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
-        for path in [dir.join(SOCKETS), port_path(dir, port::AGENT), port_path(dir, port::STDIO)] {
+        let here = dir.join("");
+        for path in [dir.join(SOCKETS), port_path(&here, port::AGENT), port_path(&here, port::STDIO)] {
             std::os::unix::fs::chown(&path, uid, uid).map_err(Error::io("change the owner of", path))?;
         }
         let mut process = VmProcess::spawn(assets, dir, uid, plan)?;
@@ -103,30 +114,23 @@ impl Vm {
                 return Err(Error::AgentTimeout { seconds: timeout.as_secs(), console });
             }
         };
-        let agent = Agent(AgentClient::new(Client::new(Socket::new(socket))));
-        Ok(Self { process, agent, stdio, timeout })
+        let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, timeout));
+        Ok(Self { process, guest })
     }
 
-    /// The agent's API.
-    pub fn agent(&self) -> &AgentClient {
-        &self.agent.0
-    }
-
-    /// The context of a request that is answered soon or not at all.
-    pub fn soon(&self) -> ttrpc::context::Context {
-        ttrpc::context::with_duration(self.timeout)
-    }
-
-    /// Where the agent dials stdio streams to.
-    pub fn stdio(&self) -> &UnixListener {
-        &self.stdio
+    /// What runs in it.
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.guest
     }
 
     /// What a failed request means: the agent's own error, or that the VM is gone and why.
     pub async fn explain(&mut self, error: ttrpc::Error) -> Error {
         if let ttrpc::Error::RpcStatus(status) = &error {
             if status.code() == ttrpc::Code::DEADLINE_EXCEEDED {
-                return Error::AgentTimeout { seconds: self.timeout.as_secs(), console: String::new() };
+                return Error::AgentTimeout {
+                    seconds: self.guest.timeout().as_secs(),
+                    console: String::new(),
+                };
             }
             return error.into();
         }
@@ -151,12 +155,23 @@ impl Vm {
 }
 
 fn listen(dir: &RunDir, port: u32) -> Result<UnixListener> {
-    let path = port_path(dir, port);
+    let path = port_path(&dir.join(""), port);
     UnixListener::bind(&path).map_err(Error::io("listen on", path))
 }
 
-fn port_path(dir: &RunDir, port: u32) -> PathBuf {
+/// Where a guest that dials `port` ends up, of the sandbox in `dir`.
+pub(crate) fn port_path(dir: &Path, port: u32) -> PathBuf {
     dir.join(SOCKETS).join(format!("{GUEST_SOCKET}_{port}"))
+}
+
+/// Where to dial the guest of the sandbox in `dir`.
+pub(crate) fn guest_socket(dir: &Path) -> PathBuf {
+    dir.join(SOCKETS).join(GUEST_SOCKET)
+}
+
+/// The VMM's control socket of the sandbox in `dir`.
+pub(crate) fn control_path(dir: &Path) -> PathBuf {
+    dir.join("control")
 }
 
 /// The VMM's process and what it leaves to read. It is killed when dropped, and it ends by itself when husk does: its
@@ -174,8 +189,25 @@ struct VmProcess {
 
 impl VmProcess {
     fn spawn(assets: &Assets, dir: &RunDir, uid: Option<u32>, plan: Plan) -> Result<Self> {
-        let (control, console, log) = (dir.join("control"), dir.join("console.log"), dir.join("vmm.log"));
+        let (control, console, log) =
+            (control_path(&dir.join("")), dir.join("console.log"), dir.join("vmm.log"));
         let cgroup = Cgroup::create(dir.id(), plan.mem_size_mib)?;
+        let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
+        let mut inherited = vec![OwnedFd::from(lifeline_end), duplicate(dir.lock())?];
+        let lifeline_number = inherited[0].as_raw_fd();
+        let nets = (0..).zip(plan.nets).map(|(index, net)| {
+            let tap = TapConfig::Fds(vec![net.tap.as_raw_fd()]);
+            inherited.push(net.tap);
+            NetConfig {
+                id: format!("net{index}"),
+                tap,
+                mac: net.mac,
+                mtu: None,
+                queue_pairs: 1,
+                limit_rx: net.limit_rx,
+                limit_tx: net.limit_tx,
+            }
+        });
         let config = VmConfig {
             kernel: assets.kernel.clone(),
             initramfs: Some(assets.initramfs.clone()),
@@ -186,9 +218,9 @@ impl VmProcess {
             cpu_template: CpuTemplate::Host,
             balloon: None,
             disks: plan.disks,
-            spare_disks: 0,
-            nets: vec![],
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: dir.join(SOCKETS).join(GUEST_SOCKET) }),
+            spare_disks: plan.spare_disks,
+            nets: nets.collect(),
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
             console: Some(console.clone()),
             rng: true,
             jail: Some(JailConfig {
@@ -202,15 +234,14 @@ impl VmProcess {
             serde_json::to_vec(&config).map_err(io::Error::from).map_err(Error::io("write", &config_path))?;
         fs::write(&config_path, json).map_err(Error::io("write", &config_path))?;
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
-        let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
 
         let mut command = Command::new(&assets.vmm);
         command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(&control);
-        command.arg("--lifeline").arg(lifeline_end.as_raw_fd().to_string());
+        command.arg("--lifeline").arg(lifeline_number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
         // A terminal sends its signals to husk's whole group: they are for the container, not for the VM's existence.
         command.process_group(0);
-        inherit(&mut command, [OwnedFd::from(lifeline_end), duplicate(dir.lock())?]);
+        inherit(&mut command, inherited);
         let child = command.spawn().map_err(|source| Error::Spawn {
             program: assets.vmm.display().to_string(),
             hint: "install husk completely",
@@ -250,7 +281,7 @@ fn duplicate(file: &File) -> Result<OwnedFd> {
 }
 
 /// Lets the command's process have these descriptors, under the same numbers.
-fn inherit(command: &mut Command, fds: [OwnedFd; 2]) {
+fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
     let keep_open = move || {
         for fd in &fds {
             let fd: RawFd = fd.as_raw_fd();

@@ -14,7 +14,7 @@ use vmm_sys_util::{
 use crate::{
     bus::GuestEnd,
     config::VmConfig,
-    control::{Attached, MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
     jail::seccomp::{self, Role},
     metrics::prometheus,
     time::monotonic_ns,

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use husk_image::{Image, Reference, Store};
 use husk_sandbox::{
+    network::NetworkOptions,
     paths::{Assets, Dirs},
     run::RunRequest,
     spec::ContainerOptions,
@@ -35,6 +36,7 @@ pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline)
         image,
         container,
         name: args.name,
+        network: NetworkOptions { mode: args.network },
         interactive: args.interactive,
         storage_mib: args.storage_size,
         timeout: Duration::from_secs(args.boot_timeout),
