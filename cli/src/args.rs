@@ -1,11 +1,12 @@
 //! The command line, with Docker's names for Docker's things.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use husk_sandbox::{network::NetworkMode, spec::Tmpfs};
+use husk_sandbox::spec::Tmpfs;
+use ipnet::IpNet;
 
-use crate::units;
+use crate::{network::NetworkArgs, units};
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]
@@ -30,6 +31,11 @@ pub(crate) enum Command {
     Rmi(RmiArgs),
     /// Load images from an archive or an OCI layout directory
     Load(LoadArgs),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// List the ports of the host that lead to a container
+    Port(PortArgs),
     /// Tell whether this machine can run husk, and what to do if not
     Check(FormatArgs),
     /// Show the version
@@ -83,9 +89,6 @@ pub(crate) struct RunArgs {
     /// The container's host name
     #[arg(long, value_parser = units::parse_hostname)]
     pub(crate) hostname: Option<String>,
-    /// Connect the container to a network: none, or container:NAME to share that container's
-    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = units::parse_network, default_value = "none")]
-    pub(crate) network: NetworkMode,
     /// Number of CPUs, as in 1.5
     #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
     pub(crate) cpus: Option<u64>,
@@ -115,6 +118,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
     pub(crate) timings: Option<Format>,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
     /// The image to run
     pub(crate) image: String,
     /// Command and arguments for the container
@@ -146,6 +151,57 @@ pub(crate) struct RmiArgs {
     /// Names or ids of the images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Make a network
+    Create(CreateNetworkArgs),
+    /// List networks
+    Ls(FormatArgs),
+    /// Show networks and who is on them, as JSON
+    Inspect(NamesArgs),
+    /// Remove networks
+    Rm(NamesArgs),
+    /// Remove all networks that no container uses, and what a power cut may have left of others
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateNetworkArgs {
+    /// Addresses of containers, as in 10.1.2.0/24 or fd00:1::/64; one of each family [default: free ones]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) subnet: Vec<IpNet>,
+    /// The host's address; one of each family [default: the first of the subnet]
+    #[arg(long, value_name = "IP")]
+    pub(crate) gateway: Vec<IpAddr>,
+    /// No IPv6
+    #[arg(long)]
+    pub(crate) no_ipv6: bool,
+    /// Most bytes of a packet [default: as the host's way out]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) mtu: Option<u32>,
+    /// Containers reach each other only
+    #[arg(long)]
+    pub(crate) internal: bool,
+    /// The network's name
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NamesArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// The container's name, or the start of its id
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

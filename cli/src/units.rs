@@ -1,7 +1,5 @@
 //! Parsers for the values of options: sizes, CPUs, names.
 
-use husk_sandbox::network::NetworkMode;
-
 /// Docker's least memory limit, in bytes.
 const MIN_MEMORY: u64 = 6 << 20;
 const MAX_NAME: usize = 128;
@@ -112,15 +110,6 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
         value /= 1000.0;
     }
     format!("{value:.1} TB")
-}
-
-/// A `--network` option.
-pub(crate) fn parse_network(text: &str) -> Result<NetworkMode, String> {
-    match text.split_once(':') {
-        None if text == "none" => Ok(NetworkMode::None),
-        Some(("container", name)) if !name.is_empty() => Ok(NetworkMode::Container(name.into())),
-        _ => Err("expected none or container:NAME".into()),
-    }
 }
 
 #[cfg(test)]

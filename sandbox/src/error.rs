@@ -130,6 +130,21 @@ pub enum Error {
         /// The container whose VM it was.
         owner: String,
     },
+    /// A network of husk's own can't be used.
+    #[error(transparent)]
+    Network(#[from] husk_network::Error),
+    /// Ports of the host can't be claimed.
+    #[error(transparent)]
+    Ports(#[from] husk_network::publish::BindError),
+    /// What a container shall know of name servers makes no sense.
+    #[error(transparent)]
+    Resolvers(#[from] husk_network::names::resolvers::ResolversError),
+    /// What a container shall know of other hosts makes no sense.
+    #[error(transparent)]
+    Hosts(#[from] husk_network::names::hosts::HostsError),
+    /// Other containers' names can't be followed.
+    #[error(transparent)]
+    Names(#[from] husk_network::names::table::TableError),
     /// An option has a value that can't be used.
     #[error("{0}")]
     InvalidOption(String),

@@ -47,6 +47,8 @@ pub struct RunRequest {
     pub storage_mib: u64,
     /// How long VM and agent may take to answer.
     pub timeout: Duration,
+    /// Is told what the user should know, and is no failure.
+    pub note: fn(&str),
     /// Ask VMM and guest for their part of the timeline.
     pub timings: bool,
 }
@@ -117,7 +119,7 @@ impl Sandbox {
             mem_size_mib: mem_size_mib(&request.container)?,
             disks,
             spare_disks: SPARE_DISKS,
-            nets: network.take_nets()?,
+            nets: network.take_nets(),
             timeout: request.timeout,
         };
         timeline.mark(Stage::Planned);

@@ -10,6 +10,7 @@ mod hostile;
 mod hostile_guest;
 mod images;
 mod jail;
+mod join;
 mod kill9;
 mod net;
 mod programs;

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod images;
 pub(crate) mod load;
+pub(crate) mod network;
 pub(crate) mod pull;
 pub(crate) mod rmi;
 pub(crate) mod run;

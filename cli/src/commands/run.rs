@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context, bail};
 use husk_image::{Image, Reference, Store};
 use husk_sandbox::{
-    network::NetworkOptions,
     paths::{Assets, Dirs},
     run::RunRequest,
     spec::ContainerOptions,
@@ -30,13 +29,15 @@ pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline)
     }
     let assets = Assets::find(args.kernel.as_deref())?;
     let container = container_options(&args)?;
+    let network = args.network.options(args.hostname.is_some())?;
     let image = find_image(dirs, &args).await?;
     let bar = UnpackBar::new(&image);
     let request = RunRequest {
         image,
         container,
         name: args.name,
-        network: NetworkOptions { mode: args.network },
+        network,
+        note: |text| output::print_note(&format!("husk: note: {text}\n")),
         interactive: args.interactive,
         storage_mib: args.storage_size,
         timeout: Duration::from_secs(args.boot_timeout),
