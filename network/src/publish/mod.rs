@@ -1,8 +1,20 @@
-//! Ports of the host that lead to a container.
+//! Ports of the host that lead to a container: what the user asks for ([`spec`]), claiming it before the VM starts
+//! ([`bind`]), and passing on what reaches the host's own sockets ([`relay`]).
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+
+pub mod bind;
+mod datagrams;
+pub mod relay;
+pub mod spec;
+mod tcp;
+mod udp;
+
+pub use bind::{BindError, BoundPort};
+pub use relay::Relay;
+pub use spec::{HostPort, PortRequest, SpecError};
 
 /// A port of the host that leads to a container's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,4 +37,13 @@ pub enum PortProtocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
 }
