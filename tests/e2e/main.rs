@@ -13,6 +13,7 @@ mod jail;
 mod join;
 mod kill9;
 mod net;
+mod network;
 mod programs;
 mod run_options;
 mod signals;

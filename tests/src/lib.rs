@@ -15,3 +15,4 @@ pub mod process;
 pub mod pty;
 pub mod vm;
 pub mod wait;
+pub mod world;
