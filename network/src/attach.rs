@@ -89,10 +89,16 @@ impl Networks {
         let network = self.get(&request.network)?;
         self.repair(alive)?;
 
+        // First, since it fails when the name is taken, and goes by itself.
+        let tap = link::make_tap(&tap_name)?;
         let (links, rules) = (Links::open()?, Rules::open()?);
         let lock = self.lock(&network)?;
         let path = self.lease_file(&network);
         let mut leases = Leases::read(&path)?;
+        if let Some(lease) = leases.leases.iter().find(|lease| lease.tap == tap_name) {
+            let (network, by) = (network.name, lease.owner());
+            return Err(Error::Taken { what: "interface", value: request.interface.clone(), network, by });
+        }
         let wanted = Wanted { ipv4: request.ip, ipv6: request.ip6, mac: request.mac };
         let (ipv4, ipv6, mac) = leases.choose(&network, wanted)?;
         let existing = if leases.leases.is_empty() { None } else { link::index(&network.bridge()).ok() };
@@ -116,27 +122,20 @@ impl Networks {
         leases.write(&path)?;
         drop(lock);
 
-        let connect = || {
-            let tap = link::make_tap(&lease.tap)?;
-            rules.admit(&network, &lease)?;
-            links.plug(&lease, link::index(&lease.tap)?, bridge, network.mtu)?;
-            let obstacles =
-                if existing.is_none() && !network.internal { firewall::obstacles()? } else { vec![] };
-            Ok((tap, obstacles))
-        };
-        let connected = connect();
+        let connected = rules
+            .admit(&network, &lease, &leases.leases)
+            .and_then(|()| links.plug(&lease, link::index(&lease.tap)?, bridge, network.mtu));
         let attachment = Attachment { networks: self.clone(), network, lease };
-        match connected {
-            Ok((tap, obstacles)) => {
-                let interface = interface(&attachment, request.default_route);
-                Ok(Attached { nic: Nic { tap, interface }, attachment, obstacles })
-            }
-            Err(error) => {
-                // The reason counts; what can't be undone now is undone by the next repair.
-                let _ = attachment.detach_now();
-                Err(error)
-            }
+        if let Err(error) = connected {
+            // The reason counts; what can't be undone now is undone by the next repair.
+            let _ = attachment.detach_now();
+            return Err(error);
         }
+        let made = existing.is_none() && !attachment.network.internal;
+        // A hint only: a network whose neighbours can't be looked at works all the same.
+        let obstacles = if made { firewall::obstacles().unwrap_or_default() } else { vec![] };
+        let interface = interface(&attachment, request.default_route);
+        Ok(Attached { nic: Nic { tap, interface }, attachment, obstacles })
     }
 
     /// Removes what dead sandboxes left: leases, rules, bridges. Reads one small file for each network that was used

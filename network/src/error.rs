@@ -96,7 +96,7 @@ pub enum Error {
     /// An address that a container has.
     #[error("{what} {value} is in use on network {network} by {by}; choose another")]
     Taken {
-        /// "address" or "MAC address".
+        /// "address", "MAC address" or "interface".
         what: &'static str,
         /// Which.
         value: String,

@@ -12,6 +12,7 @@ use crate::{
     Error, Result,
     definition::Definition,
     lease::Lease,
+    link,
     netlink::{Attributes, Request, Socket},
 };
 use expr::Expressions;
@@ -54,12 +55,13 @@ impl Rules {
         batch.send(&self.socket, network)
     }
 
-    /// Lets in what a lease publishes, and guards its tap, which has to be there.
-    pub(crate) fn admit(&self, network: &Definition, lease: &Lease) -> Result<()> {
+    /// Lets in what a lease publishes, and guards its tap, which has to be there. `all` of the network's leases serve to
+    /// make good what somebody else removed.
+    pub(crate) fn admit(&self, network: &Definition, lease: &Lease, all: &[Lease]) -> Result<()> {
         let mut batch = Batch::new();
         guard::write(&mut batch, &network.bridge(), lease);
         published::add(&mut batch, network, std::slice::from_ref(lease));
-        batch.send(&self.socket, network)
+        self.send_or_restore(batch, network, all)
     }
 
     /// Removes what `gone` had, and leaves of ports what `left` publish. It doesn't matter what of it was there.
@@ -73,6 +75,25 @@ impl Rules {
             published::clear(&mut batch, network);
             published::add(&mut batch, network, left);
         }
+        self.send_or_restore(batch, network, left)
+    }
+
+    /// Sends a batch. If a table is missing (the host's own firewall was loaded anew after `flush ruleset`), then the
+    /// network's rules are made again, with all that these leases need.
+    fn send_or_restore(&self, batch: Batch, network: &Definition, leases: &[Lease]) -> Result<()> {
+        match batch.send(&self.socket, network) {
+            Err(Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {}
+            result => return result,
+        }
+        let mut batch = Batch::new();
+        let bridge = network.bridge();
+        batch.remove_tables(&bridge);
+        network::write(&mut batch, network);
+        // A lease whose tap is gone needs no guard.
+        for lease in leases.iter().filter(|lease| link::index(&lease.tap).is_ok()) {
+            guard::write(&mut batch, &bridge, lease);
+        }
+        published::add(&mut batch, network, leases);
         batch.send(&self.socket, network)
     }
 

@@ -112,6 +112,7 @@ fn what_fails_leaves_nothing() {
         ip("tuntap add hkt000001aaaa0 mode tap");
         let error = networks.attach(&request("default", 1), &everybody).unwrap_err();
         assert!(error.to_string().contains("hkt000001aaaa0"), "{error}");
+        ip("link delete hkt000001aaaa0");
         assert!(matches!(networks.attach(&request("nosuch", 1), &everybody), Err(Error::NotFound(_))));
         assert_clean();
     });
