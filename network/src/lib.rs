@@ -1,8 +1,29 @@
 //! A pod's network on the host: networks of husk's own (bridges with NAT), CNI's, and namespaces that somebody else
 //! prepared. What comes out is always the same: taps for the VMM, and what the guest is to make of them ([`Nic`]).
 
+mod attach;
+pub mod definition;
+mod error;
+mod files;
+pub mod firewall;
+mod forwarding;
+mod host;
+pub mod lease;
+mod link;
+mod mac;
 pub mod names;
+mod netlink;
 pub mod nic;
 pub mod publish;
+mod rules;
+mod store;
+#[cfg(test)]
+mod tests;
 
+pub use attach::{AttachRequest, Attached, Attachment};
+pub use definition::{Definition, NewNetwork};
+pub use error::{Error, Result};
+pub use lease::Lease;
+pub use mac::Mac;
 pub use nic::Nic;
+pub use store::Networks;

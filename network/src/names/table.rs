@@ -5,39 +5,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read},
+    io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, RawFd},
     path::{Path, PathBuf},
 };
 
 use husk_protocol::agent::{Name, Names};
-use ipnet::IpNet;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use serde::Deserialize;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::is_host_name;
+use crate::{Definition, Error, Lease, Networks};
 
-const MAX_LEASE: u64 = 64 * 1024;
-const MAX_LEASES: usize = 8192;
 /// Per container, its aliases included.
 const MAX_NAMES: usize = 64;
 /// Docker's: containers can be called by so much of their id.
 const SHORT_ID: usize = 12;
-
-/// What is of interest in a lease file.
-#[derive(Debug, Deserialize)]
-struct Lease {
-    sandbox: String,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    aliases: Vec<String>,
-    /// "10.1.2.3" or "10.1.2.3/24".
-    addresses: Vec<String>,
-}
 
 /// Addresses by name, in lower case.
 type Table = BTreeMap<String, BTreeSet<IpAddr>>;
@@ -45,7 +29,8 @@ type Table = BTreeMap<String, BTreeSet<IpAddr>>;
 /// The names on some networks.
 #[derive(Debug)]
 pub struct NameTable {
-    directories: Vec<PathBuf>,
+    networks: Networks,
+    watched: Vec<Definition>,
     events: AsyncFd<Events>,
     last: Table,
 }
@@ -76,52 +61,45 @@ pub enum TableError {
         #[source]
         source: io::Error,
     },
-    /// A directory can't be read.
-    #[error("cannot read the leases in {}", path.display())]
-    Read {
-        /// Which directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// The leases can't be read.
+    #[error(transparent)]
+    Leases(#[from] Error),
 }
 
 impl NameTable {
-    /// Begins to watch lease directories (`<run>/networks/<network>/leases`), which exist, and reads them. Nothing that
-    /// happens from then on is missed.
+    /// Begins to watch the leases of networks that are in use, and reads them. Nothing that happens from then on is missed.
     ///
     /// # Errors
-    /// When a directory can't be watched or read.
+    /// When a network's leases can't be watched or read.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn watch(directories: Vec<PathBuf>) -> Result<(Self, Names), TableError> {
+    pub fn watch(networks: Networks, watched: Vec<Definition>) -> Result<(Self, Names), TableError> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .map_err(|errno| TableError::Inotify(errno.into()))?;
-        for path in &directories {
-            add_watch(&inotify, path)
-                .map_err(|errno| TableError::Watch { path: path.clone(), source: errno.into() })?;
+        for network in &watched {
+            let path = networks.run_dir(network);
+            add_watch(&inotify, &path).map_err(|errno| TableError::Watch { path, source: errno.into() })?;
         }
         // SAFETY: `Events` owns its descriptor, always gives the same one, and nobody takes it out of the `AsyncFd`.
         let events = unsafe { AsyncFd::register_with_interest(Events(inotify), Interest::READABLE) }
             .map_err(|error| TableError::Inotify(error.into()))?;
-        let last = read_all(&directories)?;
+        let last = read_all(&networks, &watched)?;
         let names = to_names(&last);
-        Ok((Self { directories, events, last }, names))
+        Ok((Self { networks, watched, events, last }, names))
     }
 
     /// Waits until the names have changed, and returns all of them. Can be cancelled: no change is lost.
     ///
     /// # Errors
-    /// When the directories can't be read any more.
+    /// When leases can't be read any more.
     pub async fn changed(&mut self) -> Result<Names, TableError> {
         loop {
             let emptied =
                 self.events.async_io(Interest::READABLE, |events| Ok(events.0.read_events()?)).await;
             // Which file it was does not matter: all are read. If more happened, this is called again soon.
             emptied.map_err(TableError::Inotify)?;
-            let table = read_all(&self.directories)?;
+            let table = read_all(&self.networks, &self.watched)?;
             if table != self.last {
                 self.last = table;
                 return Ok(to_names(&self.last));
@@ -140,51 +118,22 @@ fn add_watch(inotify: &Inotify, path: &Path) -> nix::Result<()> {
     inotify.add_watch(path, flags).map(drop)
 }
 
-fn read_all(directories: &[PathBuf]) -> Result<Table, TableError> {
+/// A network that was removed has no leases, and no names.
+fn read_all(networks: &Networks, watched: &[Definition]) -> Result<Table, TableError> {
     let mut table = Table::new();
-    for path in directories {
-        let failed = |source| TableError::Read { path: path.clone(), source };
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            // The network was removed by force: it has no names any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        for entry in entries.take(MAX_LEASES) {
-            let file = entry.map_err(failed)?.path();
-            // One that vanished since, or is none, has no names.
-            if let Some(lease) = is_lease(&file).then(|| read_lease(&file)).flatten() {
-                add(&mut table, &lease);
-            }
-        }
+    for network in watched {
+        networks.leases(network)?.iter().for_each(|lease| add(&mut table, lease));
     }
     Ok(table)
 }
 
-fn is_lease(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && path.extension().is_some_and(|extension| extension == "json")
-}
-
-fn read_lease(path: &Path) -> Option<Lease> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_LEASE).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
 fn add(table: &mut Table, lease: &Lease) {
-    let addresses: Vec<IpAddr> = lease.addresses.iter().filter_map(|text| parse_address(text)).collect();
+    let addresses = [Some(IpAddr::V4(lease.ipv4)), lease.ipv6.map(IpAddr::V6)];
     let id = lease.sandbox.get(..SHORT_ID).unwrap_or(&lease.sandbox);
-    let names = lease.name.iter().chain(&lease.aliases).map(String::as_str).take(MAX_NAMES);
+    let names = [&lease.name].into_iter().chain(&lease.aliases).map(String::as_str).take(MAX_NAMES);
     for name in names.chain([id]).filter(|name| is_host_name(name)) {
-        if !addresses.is_empty() {
-            table.entry(name.to_ascii_lowercase()).or_default().extend(&addresses);
-        }
+        table.entry(name.to_ascii_lowercase()).or_default().extend(addresses.into_iter().flatten());
     }
-}
-
-fn parse_address(text: &str) -> Option<IpAddr> {
-    text.parse().ok().or_else(|| text.parse().ok().map(|net: IpNet| net.addr()))
 }
 
 fn to_names(table: &Table) -> Names {
@@ -198,20 +147,25 @@ fn to_names(table: &Table) -> Names {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use futures_util::FutureExt;
-    use proptest::prelude::*;
 
     use super::*;
+    use crate::{NewNetwork, lease::Leases};
 
-    const WEB: &str = r#"{"sandbox":"0123456789abcdef0123","name":"Web","aliases":["www"],"addresses":["10.0.0.2/24","fd00::2"],"mac":"x"}"#;
-    const DB: &str =
-        r#"{"sandbox":"fedcba9876543210fedc","name":"db","aliases":["www"],"addresses":["10.0.0.3"]}"#;
-
-    /// As leases are written: under a name that is none, and then renamed.
-    fn write(directory: &Path, name: &str, text: &str) {
-        let temporary = directory.join(format!(".{name}.tmp"));
-        fs::write(&temporary, text).unwrap();
-        fs::rename(temporary, directory.join(name)).unwrap();
+    fn lease(sandbox: &str, name: &str, ipv4: [u8; 4]) -> Lease {
+        Lease {
+            sandbox: sandbox.into(),
+            name: name.into(),
+            aliases: vec!["www".into()],
+            ipv4: ipv4.into(),
+            ipv6: Some("fd00::2".parse().unwrap()),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            interface: "eth0".into(),
+            tap: "hkt0".into(),
+            ports: vec![],
+        }
     }
 
     fn flat(names: &Names) -> Vec<String> {
@@ -220,65 +174,69 @@ mod tests {
 
     #[tokio::test]
     async fn names_come_change_and_go() {
-        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let [one, two] = dirs.each_ref().map(tempfile::TempDir::path);
-        write(one, "a.json", WEB);
-        let (mut table, names) = NameTable::watch(vec![one.into(), two.into()]).unwrap();
-        let web = ["0123456789ab 10.0.0.2 fd00::2", "web 10.0.0.2 fd00::2", "www 10.0.0.2 fd00::2"];
-        assert_eq!(flat(&names), web);
+        let dir = tempfile::tempdir().unwrap();
+        let networks = Networks::open(&dir.path().join("state"), &dir.path().join("run")).unwrap();
+        let new = |name: &str, subnet: &str| NewNetwork {
+            name: name.into(),
+            subnet: Some(subnet.parse().unwrap()),
+            no_ipv6: true,
+            mtu: Some(1500),
+            ..Default::default()
+        };
+        let watched = [new("one", "203.0.113.0/28"), new("two", "203.0.113.16/28")]
+            .map(|new| networks.create(&new).unwrap());
+        let write = |network: &Definition, all: &[Lease]| {
+            fs::create_dir_all(networks.run_dir(network)).unwrap();
+            let leases = Leases { leases: all.to_vec(), ..Default::default() };
+            leases.write(&networks.lease_file(network)).unwrap();
+        };
+        let web = lease("0123456789abcdef", "Web", [10, 0, 0, 2]);
+        let db = Lease { ipv6: None, ..lease("fedcba9876543210", "db", [10, 0, 0, 3]) };
+        write(&watched[0], std::slice::from_ref(&web));
+        write(&watched[1], &[]);
+        let (mut table, names) = NameTable::watch(networks.clone(), watched.to_vec()).unwrap();
+        let first = ["0123456789ab 10.0.0.2 fd00::2", "web 10.0.0.2 fd00::2", "www 10.0.0.2 fd00::2"];
+        assert_eq!(flat(&names), first);
         assert!(table.changed().now_or_never().is_none());
 
-        write(two, "b.json", DB);
-        let both = [web[0], "db 10.0.0.3", "fedcba987654 10.0.0.3", web[1], "www 10.0.0.2 10.0.0.3 fd00::2"];
+        write(&watched[1], std::slice::from_ref(&db));
+        let both =
+            [first[0], "db 10.0.0.3", "fedcba987654 10.0.0.3", first[1], "www 10.0.0.2 10.0.0.3 fd00::2"];
         assert_eq!(flat(&table.changed().await.unwrap()), both);
 
-        // The same anew is no change, and neither is what is no lease.
-        write(one, "a.json", WEB);
-        write(one, "c.json", "rubbish");
-        write(one, "lock", DB);
-        fs::write(one.join(".d.json"), DB).unwrap();
-        write(two, "b.json", &DB.replace("\"db\"", "\"db2\""));
-        let names = table.changed().await.unwrap();
-        assert_eq!(flat(&names)[1], "db2 10.0.0.3");
-
-        fs::remove_file(two.join("b.json")).unwrap();
-        assert_eq!(flat(&table.changed().await.unwrap()), web);
-        fs::remove_dir_all(one).unwrap();
+        // The same anew is no change.
+        write(&watched[0], std::slice::from_ref(&web));
+        write(&watched[1], &[Lease { name: "db2".into(), ..db }]);
+        assert_eq!(flat(&table.changed().await.unwrap())[1], "db2 10.0.0.3");
+        write(&watched[1], &[]);
+        assert_eq!(flat(&table.changed().await.unwrap()), first);
+        fs::remove_file(networks.lease_file(&watched[0])).unwrap();
         assert!(table.changed().await.unwrap().names.is_empty());
     }
 
     #[tokio::test]
-    async fn a_directory_that_is_missing_is_an_error() {
+    async fn a_network_that_is_not_in_use_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let error = NameTable::watch(vec![dir.path().join("leases")]).unwrap_err();
+        let networks = Networks::open(&dir.path().join("state"), &dir.path().join("run")).unwrap();
+        let new = NewNetwork {
+            name: "one".into(),
+            subnet: Some("203.0.113.0/28".parse().unwrap()),
+            no_ipv6: true,
+            mtu: Some(1500),
+            ..Default::default()
+        };
+        let network = networks.create(&new).unwrap();
+        let error = NameTable::watch(networks, vec![network]).unwrap_err();
         assert!(
             matches!(error, TableError::Watch { source, .. } if source.kind() == io::ErrorKind::NotFound)
         );
     }
 
     #[test]
-    fn strange_leases_have_no_names() {
+    fn what_is_no_host_name_is_left_out() {
         let mut table = Table::new();
-        for text in [
-            r#"{"sandbox":"","addresses":["10.0.0.1"]}"#,
-            r#"{"sandbox":"ab","name":"x","addresses":[]}"#,
-            r#"{"sandbox":"ab","name":"x","addresses":["10.0.0.300","10.0.0.1/33"]}"#,
-            r#"{"sandbox":"a b","name":"x\ny","aliases":["","."],"addresses":["10.0.0.1"]}"#,
-        ] {
-            add(&mut table, &serde_json::from_str(text).unwrap());
-        }
+        let strange = Lease { aliases: vec![String::new(), ".".into()], ..lease("a b", "x\ny", [10, 0, 0, 1]) };
+        add(&mut table, &strange);
         assert_eq!(table, Table::new());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_lease_or_not(sandbox in ".{0,20}", name in ".{0,20}", address in "[0-9a-f.:/]{0,20}") {
-            let lease = Lease { sandbox, name: Some(name), aliases: Vec::new(), addresses: vec![address] };
-            let mut table = Table::new();
-            add(&mut table, &lease);
-            for (name, addresses) in table {
-                prop_assert!(is_host_name(&name) && addresses.len() == 1);
-            }
-        }
     }
 }

@@ -93,7 +93,7 @@ impl Connection {
         let resolvers = resolvers::for_containers(&options.dns)?;
         let own_names = wishes.iter().any(|wish| wish.network != DEFAULT_NETWORK);
         let conf = if own_names { resolvers.conf.behind_guest_resolver() } else { resolvers.conf.clone() };
-        let gateways: Vec<IpAddr> = self.attachments.first().map(Attachment::gateways).unwrap_or_default();
+        let gateways: Vec<IpAddr> = self.attachments.iter().take(1).flat_map(Attachment::gateways).collect();
         self.set_up = SetupSandboxRequest {
             hosts: hosts::text(hostname, &self.addresses(), &options.extra_hosts, &gateways)?,
             resolv_conf: conf.text(),
@@ -131,7 +131,8 @@ impl Connection {
                 &alive,
             )?;
             for obstacle in &attached.obstacles {
-                (request.note)(&obstacle.to_string());
+                let remedy = obstacle.remedy().join("; ");
+                (request.note)(&format!("{obstacle}: to let containers out, run: {remedy}"));
             }
             self.attachments.push(attached.attachment);
             let Nic { tap, interface } = attached.nic;
