@@ -1,6 +1,6 @@
 //! Typed access to what an image's configuration says of how to run it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -87,6 +87,17 @@ impl ExposedPort {
         };
         let port = port.parse().ok().filter(|&port| port != 0)?;
         Some(Self { port, transport })
+    }
+}
+
+impl fmt::Display for ExposedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
+        };
+        write!(f, "{}/{transport}", self.port)
     }
 }
 

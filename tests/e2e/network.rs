@@ -120,7 +120,7 @@ for address in ('{OUTSIDE}', '{OUTSIDE6}'):
 "
     );
     husk.run(["run", &image(PYTHON), "python3", "-c", &client]).expect_out(&"True\n".repeat(12));
-    servers.map(|server| server.join().unwrap());
+    servers.into_iter().for_each(|server| server.join().unwrap());
     husk.assert_nothing_left();
 }
 
@@ -138,7 +138,8 @@ fn published_ports_lead_to_the_container_from_everywhere() {
         assert_eq!(answer.join().unwrap(), "served\n", "{address}");
     }
     let ask_udp = |address: IpAddr| {
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         // Datagrams may be lost, above all while nc changes from one client to the next.
@@ -152,7 +153,8 @@ fn published_ports_lead_to_the_container_from_everywhere() {
 
     let ports = husk.run(["port", "web"]).expect_code(0).out();
     assert!(ports.contains("80/tcp -> 0.0.0.0:8080\n") && ports.contains("53/udp -> [::]:5300\n"), "{ports}");
-    let random: Vec<&str> = ports.lines().filter_map(|line| line.strip_prefix("80/tcp -> 127.0.0.1:")).collect();
+    let random: Vec<&str> =
+        ports.lines().filter_map(|line| line.strip_prefix("80/tcp -> 127.0.0.1:")).collect();
     assert_eq!(ask(LOCALHOST, random[0].parse().unwrap()).unwrap(), "served\n");
     // What is published on loopback is for the host alone.
     let port = random[0].parse().unwrap();
@@ -195,7 +197,8 @@ fn containers_on_a_network_find_each_other_and_others_do_not() {
     husk.shell(&both, &get("web")).expect_out("served\n");
     husk.shell(&["--network", "front"], &get("WWW")).expect_out("served\n");
     // Of another network neither the name nor the address is good.
-    husk.shell(&["--network", "back"], "nslookup web >/dev/null 2>&1 || echo unknown").expect_out("unknown\n");
+    husk.shell(&["--network", "back"], "nslookup web >/dev/null 2>&1 || echo unknown")
+        .expect_out("unknown\n");
     let address = inspect(&husk, "front")["containers"][0]["ipv4"].as_str().unwrap().to_owned();
     let unreached = format!("nc -w 3 {address} 80 </dev/null || echo unreached");
     husk.shell(&["--network", "back"], &unreached).expect_out("unreached\n");
@@ -318,7 +321,8 @@ fn a_limit_of_bandwidth_holds() {
         husk.start(shell_args(&["-i", "--network", "name=default,tx=8mbit,rx=8mbit"], &script));
     container.wait_for_out("done");
     assert!(container.out().starts_with("300000\n"));
-    let socket = std::fs::read_dir(husk.run_dir()).unwrap().flatten().map(|entry| entry.path().join("control"));
+    let socket =
+        std::fs::read_dir(husk.run_dir()).unwrap().flatten().map(|entry| entry.path().join("control"));
     let socket = socket.into_iter().find(|path| path.exists()).unwrap();
     let mut control = std::os::unix::net::UnixStream::connect(socket).unwrap();
     control.write_all(b"{\"op\":\"metrics\"}\n").unwrap();
@@ -340,7 +344,8 @@ fn twenty_start_at_once() {
     let options = ["-i", "-m", "64m", "--boot-timeout", "600"];
     let mut all: Vec<Running> = (0..20).map(|_| husk.start(shell_args(&options, script))).collect();
     all.iter_mut().for_each(|running| running.wait_for_out("ready"));
-    let mut addresses: Vec<String> = all.iter().map(|running| running.out().lines().next().unwrap().into()).collect();
+    let mut addresses: Vec<String> =
+        all.iter().map(|running| running.out().lines().next().unwrap().into()).collect();
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 20);

@@ -12,7 +12,9 @@ pub fn of(root: &Path) -> Vec<String> {
     let mut left: Vec<String> = processes(root).into_iter().map(|process| process.to_string()).collect();
     let run = names(&root.join("run"));
     left.extend(
-        run.into_iter().filter(|name| !matches!(name.as_str(), "lock" | "names" | "networks")).map(|n| format!("run/{n}")),
+        run.into_iter()
+            .filter(|name| !matches!(name.as_str(), "lock" | "names" | "networks"))
+            .map(|n| format!("run/{n}")),
     );
     left.extend(names(&root.join("run/names")).into_iter().map(|name| format!("run/names/{name}")));
     left.extend(names(&root.join("data/scratch")).into_iter().map(|name| format!("data/scratch/{name}")));

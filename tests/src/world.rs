@@ -63,7 +63,10 @@ impl World {
     ///
     /// # Panics
     /// When the thread can't be started; joining it panics when it can't get there.
-    pub fn outside_thread<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    pub fn outside_thread<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.outside.id())).unwrap();
         thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();

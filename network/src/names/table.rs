@@ -187,7 +187,8 @@ mod tests {
             .map(|new| networks.create(&new).unwrap());
         let write = |network: &Definition, all: &[Lease]| {
             fs::create_dir_all(networks.run_dir(network)).unwrap();
-            let leases = Leases { leases: all.to_vec(), ..Default::default() };
+            let mut leases = Leases::default();
+            leases.leases.extend_from_slice(all);
             leases.write(&networks.lease_file(network)).unwrap();
         };
         let web = lease("0123456789abcdef", "Web", [10, 0, 0, 2]);
@@ -235,7 +236,8 @@ mod tests {
     #[test]
     fn what_is_no_host_name_is_left_out() {
         let mut table = Table::new();
-        let strange = Lease { aliases: vec![String::new(), ".".into()], ..lease("a b", "x\ny", [10, 0, 0, 1]) };
+        let strange =
+            Lease { aliases: vec![String::new(), ".".into()], ..lease("a b", "x\ny", [10, 0, 0, 1]) };
         add(&mut table, &strange);
         assert_eq!(table, Table::new());
     }

@@ -52,7 +52,8 @@ fn input(batch: &mut Batch, network: &Definition, table: &str) {
     }
     batch.rule(INET, table, "input", |rule| {
         rule.from(Compare::Is, table).family(IPV4);
-        rule.bytes(Header::Network, 16, Compare::IsNot, &network.ipv4.gateway.octets()).verdict(Verdict::Drop);
+        rule.bytes(Header::Network, 16, Compare::IsNot, &network.ipv4.gateway.octets())
+            .verdict(Verdict::Drop);
     });
     batch.rule(INET, table, "input", |rule| {
         rule.from(Compare::Is, table).family(IPV6);

@@ -131,7 +131,8 @@ fn element(lease: &Lease, port: &PortMapping, family: u8) -> Option<Element> {
         IpAddr::V6(address) => address.octets().to_vec(),
     };
     let container: IpAddr = if family == IPV4 { lease.ipv4.into() } else { lease.ipv6?.into() };
-    let host = port.host_ip.unwrap_or(if family == IPV4 { Ipv4Addr::UNSPECIFIED.into() } else { [0; 16].into() });
+    let host =
+        port.host_ip.unwrap_or(if family == IPV4 { Ipv4Addr::UNSPECIFIED.into() } else { [0; 16].into() });
     if host.is_loopback() || host.is_ipv4() != (family == IPV4) {
         return None;
     }

@@ -57,7 +57,8 @@ fn a_port_of_the_dead_is_free_on_another_network() {
         let (_dir, networks) = networks();
         networks.create(&crate::NewNetwork { name: "other".into(), ..Default::default() }).unwrap();
         let ports = vec![port(Some(Ipv4Addr::new(10, 1, 1, 1)), 53, 53, PortProtocol::Udp)];
-        let publish = |network: &str, number| AttachRequest { ports: ports.clone(), ..request(network, number) };
+        let publish =
+            |network: &str, number| AttachRequest { ports: ports.clone(), ..request(network, number) };
         kill(networks.attach(&publish("default", 1), &everybody).unwrap());
         let next = networks.attach(&publish("other", 2), &|id| id != sandbox_id(1)).unwrap();
         assert_eq!(networks.published(&sandbox_id(1)).unwrap(), []);

@@ -77,7 +77,11 @@ fn attempts(own: &Lease, gateway: Ipv4Addr, gateway6: Ipv6Addr) -> Vec<(&'static
         ("neighbour solicitation", true, frame(mac, 0x86dd, &ipv6(ip6, 58, &icmpv6(135, gateway6)))),
         ("search for duplicates", true, frame(mac, 0x86dd, &ipv6(none6, 58, &icmpv6(135, ip6)))),
         ("neighbour advertisement", true, frame(mac, 0x86dd, &ipv6(ip6, 58, &icmpv6(136, ip6)))),
-        ("advertisement of link-local address", true, frame(mac, 0x86dd, &ipv6(local, 58, &icmpv6(136, local)))),
+        (
+            "advertisement of link-local address",
+            true,
+            frame(mac, 0x86dd, &ipv6(local, 58, &icmpv6(136, local))),
+        ),
         ("advertisement for the gateway", false, frame(mac, 0x86dd, &ipv6(ip6, 58, &icmpv6(136, gateway6)))),
         ("router advertisement", false, frame(mac, 0x86dd, &ipv6(local, 58, &icmpv6(134, none6)))),
         ("hidden router advertisement", false, frame(mac, 0x86dd, &ipv6(local, 0, &hidden))),

@@ -56,7 +56,8 @@ fn overlapping_subnets_are_refused() {
         ip("link add up0 type dummy");
         ip("address add 192.168.7.1/24 dev up0");
         ip("link set up0 up");
-        let new = |name: &str, subnet: &str| NewNetwork { subnet: Some(subnet.parse().unwrap()), ..named(name) };
+        let new =
+            |name: &str, subnet: &str| NewNetwork { subnet: Some(subnet.parse().unwrap()), ..named(name) };
         networks.create(&new("a", "10.5.0.0/16")).unwrap();
         let error = networks.create(&new("b", "10.5.6.0/24")).unwrap_err().to_string();
         assert!(error.contains("10.5.0.0/16") && error.contains("network a"), "{error}");

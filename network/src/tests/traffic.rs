@@ -6,14 +6,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    attach::block_on,
-    everybody,
-    guest::Guest,
-    namespace::Namespace,
-    networks, port, request,
-};
-use crate::{AttachRequest, Attachment, NewNetwork, Networks, publish::PortProtocol};
+use super::{attach::block_on, everybody, guest::Guest, namespace::Namespace, networks, port, request};
+use crate::{AttachRequest, Attachment, Networks, NewNetwork, publish::PortProtocol};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const HOST4: &str = "192.0.2.1";
@@ -173,7 +167,8 @@ fn an_internal_network_has_no_way_out() {
     let (_, other) = join(&host, &networks, &request("default", 3));
     guest.namespace.run(|| super::namespace::ip(&format!("route add default via {}", network.ipv4.gateway)));
 
-    let (host_socket, outside_socket) = (udp(&host, address("0.0.0.0", 7)), udp(&outside, address("0.0.0.0", 7)));
+    let (host_socket, outside_socket) =
+        (udp(&host, address("0.0.0.0", 7)), udp(&outside, address("0.0.0.0", 7)));
     let client = udp(&guest.namespace, address("0.0.0.0", 0));
     client.send_to(b"out", address(OUTSIDE4, 7)).unwrap();
     client.send_to(b"to another address of the host", address(HOST4, 7)).unwrap();
