@@ -292,9 +292,10 @@ fn set_up(network: &Definition, links: &Links, rules: &Rules) -> Result<u32> {
 fn interface(attachment: &Attachment, default_route: bool) -> Interface {
     let (network, lease) = (&attachment.network, &attachment.lease);
     let ipv4 = (lease.ipv4.to_string(), network.ipv4.subnet.prefix_len(), network.ipv4.gateway.to_string());
-    let ipv6 = lease.ipv6.zip(network.ipv6).map(|(address, ipv6)| {
-        (address.to_string(), ipv6.subnet.prefix_len(), ipv6.gateway.to_string())
-    });
+    let ipv6 = lease
+        .ipv6
+        .zip(network.ipv6)
+        .map(|(address, ipv6)| (address.to_string(), ipv6.subnet.prefix_len(), ipv6.gateway.to_string()));
     let mut interface = Interface {
         mac: lease.mac.to_string(),
         name: lease.interface.clone(),
@@ -324,7 +325,8 @@ fn tap_name(sandbox_id: &str, interface: &str) -> Result<String> {
         return Err(unusable("end it with a number of one or two digits"));
     }
     let id = sandbox_id.get(..TAP_ID_LEN).filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
-    let id = id.ok_or_else(|| Error::unusable("sandbox id", sandbox_id, "it does not begin with 10 digits"))?;
+    let id =
+        id.ok_or_else(|| Error::unusable("sandbox id", sandbox_id, "it does not begin with 10 digits"))?;
     Ok(format!("hkt{id}{number}"))
 }
 

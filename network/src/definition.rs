@@ -205,9 +205,12 @@ mod tests {
             let error = try4(net, gateway).unwrap_err();
             assert!(error.contains(why), "{net} {gateway:?}: {error}");
         }
-        for (net, why) in
-            [("fd00::1/64", "fd00::/64"), ("fd00::/127", "8 to 126"), ("ff00::/16", "hosts"), ("fe80::/64", "hosts")]
-        {
+        for (net, why) in [
+            ("fd00::1/64", "fd00::/64"),
+            ("fd00::/127", "8 to 126"),
+            ("ff00::/16", "hosts"),
+            ("fe80::/64", "hosts"),
+        ] {
             let error = subnet6(net.parse().unwrap(), None).unwrap_err().to_string();
             assert!(error.contains(why), "{net}: {error}");
         }

@@ -86,7 +86,9 @@ pub enum Error {
     )]
     NoSubnet,
     /// Every address of a network is taken.
-    #[error("network {network} has no free address in {subnet}; stop a container, or make a network with a larger subnet")]
+    #[error(
+        "network {network} has no free address in {subnet}; stop a container, or make a network with a larger subnet"
+    )]
     NoAddress {
         /// The network.
         network: String,

@@ -56,7 +56,8 @@ pub(crate) enum Sync {
 pub(crate) fn write(path: &Path, value: &impl Serialize, sync: Sync) -> Result<()> {
     let temporary = path.with_extension("new");
     let save = || {
-        let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         if sync == Sync::Yes {
             file.sync_all()?;

@@ -127,7 +127,8 @@ fn read_rule(bytes: &[u8]) -> Option<Rule> {
             b"counter\0" | b"log\0" => {}
             b"reject\0" => drops = true,
             b"immediate\0" => {
-                let verdict = find(data, 2).and_then(|data| find(data, 2)).and_then(|verdict| find(verdict, 1));
+                let verdict =
+                    find(data, 2).and_then(|data| find(data, 2)).and_then(|verdict| find(verdict, 1));
                 drops = verdict.and_then(be32) == Some(NF_DROP);
                 accepts = verdict.and_then(be32) == Some(NF_ACCEPT);
             }

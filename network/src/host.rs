@@ -54,7 +54,9 @@ impl HostNetwork {
             .dump("list interfaces", RTM_GETLINK, &[0; LINK_HEADER], |link| links.extend(read_link(link)))
             .map_err(failed())?;
         socket
-            .dump("list addresses", RTM_GETADDR, &[0; ADDRESS_HEADER], |bytes| used.extend(read_address(bytes)))
+            .dump("list addresses", RTM_GETADDR, &[0; ADDRESS_HEADER], |bytes| {
+                used.extend(read_address(bytes))
+            })
             .map_err(failed())?;
         socket
             .dump("list routes", RTM_GETROUTE, &[0; ROUTE_HEADER], |bytes| {

@@ -100,9 +100,7 @@ impl Leases {
             (IpAddr::V4(address), _) => {
                 (check_host4(network.ipv4.subnet, address), address == network.ipv4.gateway)
             }
-            (IpAddr::V6(address), Some(ipv6)) => {
-                (check_host6(ipv6.subnet, address), address == ipv6.gateway)
-            }
+            (IpAddr::V6(address), Some(ipv6)) => (check_host6(ipv6.subnet, address), address == ipv6.gateway),
             (IpAddr::V6(_), None) => (Err(format!("network {} has no IPv6", network.name)), false),
         };
         checked.map_err(|why| Error::unusable("address", address, why))?;
@@ -127,8 +125,7 @@ impl Leases {
     }
 
     fn next6(&self, network: &Definition) -> Result<Ipv6Addr> {
-        let no_address =
-            |subnet: String| Error::NoAddress { network: network.name.clone(), subnet };
+        let no_address = |subnet: String| Error::NoAddress { network: network.name.clone(), subnet };
         let ipv6 = network.ipv6.ok_or_else(|| no_address("IPv6".into()))?;
         let used = self.leases.iter().filter_map(|lease| lease.ipv6).chain([ipv6.gateway]);
         let used: HashSet<u128> = used.map(Ipv6Addr::to_bits).collect();
@@ -218,7 +215,10 @@ mod tests {
         leases.leases.clear();
         assert_eq!(join(&mut leases, "b", Wanted::default()).unwrap().ipv4, Ipv4Addr::new(10, 0, 0, 3));
         for last in [4, 5, 6, 2] {
-            assert_eq!(join(&mut leases, "c", Wanted::default()).unwrap().ipv4, Ipv4Addr::new(10, 0, 0, last));
+            assert_eq!(
+                join(&mut leases, "c", Wanted::default()).unwrap().ipv4,
+                Ipv4Addr::new(10, 0, 0, last)
+            );
         }
         let error = join(&mut leases, "d", Wanted::default()).unwrap_err();
         assert!(matches!(error, Error::NoAddress { .. }), "{error}");

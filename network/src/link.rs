@@ -128,9 +128,15 @@ impl Links {
             });
         });
         let header = neighbour_header(AF_BRIDGE, tap, NUD_NOARP, NTF_MASTER);
-        request.add("tell bridge the address", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &header, |attrs| {
-            attrs.bytes(NDA_LLADDR, &lease.mac.octets());
-        });
+        request.add(
+            "tell bridge the address",
+            RTM_NEWNEIGH,
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &header,
+            |attrs| {
+                attrs.bytes(NDA_LLADDR, &lease.mac.octets());
+            },
+        );
         for (family, address) in addresses(lease) {
             let header = neighbour_header(family, bridge, NUD_PERMANENT, 0);
             let flags = NLM_F_CREATE | NLM_F_REPLACE;

@@ -71,7 +71,8 @@ impl FromStr for Mac {
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(form)?;
+            let part =
+                parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(form)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| form())?;
         }
         if parts.next().is_some() {

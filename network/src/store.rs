@@ -18,9 +18,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     Error, Result,
-    definition::{
-        DEFAULT_NETWORK, Definition, NewNetwork, check_mtu, check_name, subnet4, subnet6,
-    },
+    definition::{DEFAULT_NETWORK, Definition, NewNetwork, check_mtu, check_name, subnet4, subnet6},
     files::{self, Sync},
     host::{self, HostNetwork},
 };
@@ -195,7 +193,8 @@ impl Networks {
 }
 
 fn check_overlap(subnet: IpNet, others: &[Definition], host: &HostNetwork) -> Result<()> {
-    let error = |used: IpNet, by: String| Error::Overlap { subnet: subnet.to_string(), used: used.to_string(), by };
+    let error =
+        |used: IpNet, by: String| Error::Overlap { subnet: subnet.to_string(), used: used.to_string(), by };
     for other in others {
         let subnets = [Some(IpNet::V4(other.ipv4.subnet)), other.ipv6.map(|ipv6| IpNet::V6(ipv6.subnet))];
         if let Some(used) = subnets.into_iter().flatten().find(|used| host::overlaps(subnet, *used)) {
@@ -211,7 +210,9 @@ fn check_overlap(subnet: IpNet, others: &[Definition], host: &HostNetwork) -> Re
 /// An id whose bridge no other network has.
 fn new_id(others: &[Definition]) -> Result<String> {
     loop {
-        let id = host::random::<{ ID_LEN / 2 }>()?.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
+        let id = host::random::<{ ID_LEN / 2 }>()?
+            .iter()
+            .fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
         if !others.iter().any(|other| other.id[..8] == id[..8]) {
             return Ok(id);
         }

@@ -31,7 +31,8 @@ pub(super) fn write(batch: &mut Batch, table: &str, lease: &Lease) {
         device: Some(&lease.tap),
     };
     batch.add_chain(NETDEV, table, &lease.tap, Some(hook));
-    let mut rule = |body: &dyn Fn(&mut Expressions<'_, '_>)| batch.rule(NETDEV, table, &lease.tap, |rule| body(rule));
+    let mut rule =
+        |body: &dyn Fn(&mut Expressions<'_, '_>)| batch.rule(NETDEV, table, &lease.tap, |rule| body(rule));
 
     rule(&|rule| rule.source_mac(Compare::IsNot, lease.mac).verdict(Verdict::Drop));
     rule(&|rule| from_port(rule.ether_type(ETH_IPV4), DHCP_SERVER).verdict(Verdict::Drop));

@@ -6,7 +6,11 @@ use std::{
     thread,
 };
 
-use super::{everybody, namespace::{Namespace, ip, nft}, networks, request};
+use super::{
+    everybody,
+    namespace::{Namespace, ip, nft},
+    networks, request,
+};
 use crate::{Error, NewNetwork, netlink::ROUND_TRIPS};
 
 /// Nothing but the loopback and no rule is left.
@@ -26,7 +30,8 @@ fn fifty_join_at_once_and_leave_nothing() {
     host.run(|| {
         let (_dir, networks) = networks();
         let number = AtomicU32::new(0);
-        let join = || networks.attach(&request("default", number.fetch_add(1, Ordering::Relaxed)), &everybody);
+        let join =
+            || networks.attach(&request("default", number.fetch_add(1, Ordering::Relaxed)), &everybody);
         let attached: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = (0..50).map(|_| scope.spawn(join)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
@@ -92,7 +97,10 @@ fn the_guest_is_told_all_it_needs() {
             assert_eq!(neighbour.mac, network.gateway_mac().to_string());
         }
         let bridge = ip(&format!("link show {}", network.bridge()));
-        assert!(bridge.contains("mtu 1400") && bridge.contains(&network.gateway_mac().to_string()), "{bridge}");
+        assert!(
+            bridge.contains("mtu 1400") && bridge.contains(&network.gateway_mac().to_string()),
+            "{bridge}"
+        );
         let second = networks
             .attach(&crate::AttachRequest { default_route: false, ..request("net", 2) }, &everybody)
             .unwrap();
@@ -126,7 +134,7 @@ fn a_second_interface_with_the_same_name_is_refused() {
         let first = networks.attach(&request("default", 1), &everybody).unwrap();
         networks.attach(&request("default", 1), &everybody).unwrap_err();
         let network = networks.get("default").unwrap();
-        assert_eq!(networks.leases(&network).unwrap(), [first.attachment.lease.clone()]);
+        assert_eq!(networks.leases(&network).unwrap(), std::slice::from_ref(&first.attachment.lease));
         assert!(nft("list ruleset").contains("chain hkt000001aaaa0"));
         block_on(first.attachment.detach()).unwrap();
         assert_clean();

@@ -11,7 +11,10 @@ mod traffic;
 
 use std::net::Ipv4Addr;
 
-use crate::{AttachRequest, Networks, publish::{PortMapping, PortProtocol}};
+use crate::{
+    AttachRequest, Networks,
+    publish::{PortMapping, PortProtocol},
+};
 
 /// Networks in a directory of the test's own.
 fn networks() -> (tempfile::TempDir, Networks) {
@@ -34,7 +37,12 @@ fn request(network: &str, number: u32) -> AttachRequest {
     }
 }
 
-fn port(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16, protocol: PortProtocol) -> PortMapping {
+fn port(
+    host_ip: Option<Ipv4Addr>,
+    host_port: u16,
+    container_port: u16,
+    protocol: PortProtocol,
+) -> PortMapping {
     PortMapping { host_ip: host_ip.map(Into::into), host_port, container_port, protocol }
 }
 

@@ -33,7 +33,7 @@ fn what_the_dead_left_is_removed() {
         networks.repair(&alive).unwrap();
 
         let network = networks.get("default").unwrap();
-        assert_eq!(networks.leases(&network).unwrap(), [living.attachment.lease.clone()]);
+        assert_eq!(networks.leases(&network).unwrap(), std::slice::from_ref(&living.attachment.lease));
         let rules = nft("list ruleset");
         assert!(!rules.contains("8001") && !rules.contains("hkt000001aaaa0"), "{rules}");
         assert!(rules.contains("8002") && rules.contains("hkt000002aaaa0"), "{rules}");
@@ -57,7 +57,8 @@ fn a_port_of_the_dead_is_free_on_another_network() {
         let (_dir, networks) = networks();
         networks.create(&crate::NewNetwork { name: "other".into(), ..Default::default() }).unwrap();
         let ports = vec![port(Some(Ipv4Addr::new(10, 1, 1, 1)), 53, 53, PortProtocol::Udp)];
-        let publish = |network: &str, number| AttachRequest { ports: ports.clone(), ..request(network, number) };
+        let publish =
+            |network: &str, number| AttachRequest { ports: ports.clone(), ..request(network, number) };
         kill(networks.attach(&publish("default", 1), &everybody).unwrap());
         let next = networks.attach(&publish("other", 2), &|id| id != sandbox_id(1)).unwrap();
         assert_eq!(networks.published(&sandbox_id(1)).unwrap(), []);

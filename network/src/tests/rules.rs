@@ -76,7 +76,8 @@ fn thousands_of_ports_can_be_published() {
     host.run(|| {
         let (_dir, networks) = networks();
         let ports = (1..=20_000).map(|number| port(None, number, number, PortProtocol::Tcp)).collect();
-        let attached = networks.attach(&AttachRequest { ports, ..request("default", 1) }, &everybody).unwrap();
+        let attached =
+            networks.attach(&AttachRequest { ports, ..request("default", 1) }, &everybody).unwrap();
         assert_eq!(nft("list ruleset").matches("tcp . ").count(), 40_000);
         block_on(attached.attachment.detach()).unwrap();
         assert_clean();
@@ -88,12 +89,18 @@ fn forwarding_keeps_the_hosts_own_routes() {
     let Some(host) = Namespace::new() else { return };
     host.run(|| {
         let (_dir, networks) = networks();
-        shell("ip link add up0 type dummy && ip link add up1 type dummy");
-        shell("echo 1 > /proc/sys/net/ipv6/conf/up0/accept_ra; echo 0 > /proc/sys/net/ipv6/conf/up1/accept_ra");
+        shell("ip link add up0 type bridge && ip link add up1 type bridge");
+        shell(
+            "echo 1 > /proc/sys/net/ipv6/conf/up0/accept_ra; echo 0 > /proc/sys/net/ipv6/conf/up1/accept_ra",
+        );
         let attached = networks.attach(&request("default", 1), &everybody).unwrap();
-        let read = |path: &str| std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned();
+        let read =
+            |path: &str| std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned();
         assert_eq!((read("ipv4/ip_forward"), read("ipv6/conf/all/forwarding")), ("1".into(), "1".into()));
-        assert_eq!((read("ipv6/conf/up0/accept_ra"), read("ipv6/conf/up1/accept_ra")), ("2".into(), "0".into()));
+        assert_eq!(
+            (read("ipv6/conf/up0/accept_ra"), read("ipv6/conf/up1/accept_ra")),
+            ("2".into(), "0".into())
+        );
         let bridge = attached.attachment.network.bridge();
         assert_eq!(read(&format!("ipv6/conf/{bridge}/accept_ra")), "0");
         block_on(attached.attachment.detach()).unwrap();
