@@ -52,8 +52,8 @@ pub(crate) struct Wanted {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leases {
     /// The address that was given last.
-    last4: Option<Ipv4Addr>,
-    last6: Option<Ipv6Addr>,
+    pub(crate) last4: Option<Ipv4Addr>,
+    pub(crate) last6: Option<Ipv6Addr>,
     pub(crate) leases: Vec<Lease>,
 }
 

@@ -13,6 +13,7 @@ const NFTA_VERDICT_CODE: u16 = 1;
 
 const META_OIFNAME: u32 = 7;
 const META_IIFNAME: u32 = 6;
+const META_IIFTYPE: u32 = 8;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
@@ -22,6 +23,7 @@ const CT_DNAT: u32 = 1 << 5;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
+const ARPHRD_ETHER: u16 = 1;
 
 /// The first register of 4 bytes; the others follow.
 const REGISTER: u32 = 8;
@@ -93,16 +95,20 @@ impl Expressions<'_, '_> {
         })
     }
 
-    /// Goes on if one of these bits of what was loaded is set.
-    fn any_bit(&mut self, bits: u32) -> &mut Self {
+    /// Keeps these bits of what was loaded.
+    fn mask(&mut self, mask: &[u8]) -> &mut Self {
         self.add("bitwise", |attrs| {
             attrs.be32(1, REGISTER);
             attrs.be32(2, REGISTER);
-            attrs.be32(3, 4);
-            attrs.nest(4, |attrs| attrs.u32(NFTA_DATA_VALUE, bits));
-            attrs.nest(5, |attrs| attrs.u32(NFTA_DATA_VALUE, 0));
+            attrs.be32(3, u32::try_from(mask.len()).unwrap_or(0));
+            attrs.nest(4, |attrs| attrs.bytes(NFTA_DATA_VALUE, mask));
+            attrs.nest(5, |attrs| attrs.bytes(NFTA_DATA_VALUE, &vec![0; mask.len()]));
         })
-        .compare(Compare::IsNot, &[0; 4])
+    }
+
+    /// Goes on if one of these bits of what was loaded is set.
+    fn any_bit(&mut self, bits: u32) -> &mut Self {
+        self.mask(&bits.to_ne_bytes()).compare(Compare::IsNot, &[0; 4])
     }
 
     fn conntrack(&mut self, key: u32) -> &mut Self {
@@ -138,7 +144,7 @@ impl Expressions<'_, '_> {
     }
 
     /// `oifname != "prefix*"`.
-    pub(super) fn to_none_of(&mut self, prefix: &str) -> &mut Self {
+    pub(super) fn leaves_by_none_of(&mut self, prefix: &str) -> &mut Self {
         self.meta(META_OIFNAME, REGISTER).compare(Compare::IsNot, prefix.as_bytes())
     }
 
@@ -153,7 +159,7 @@ impl Expressions<'_, '_> {
     }
 
     /// `fib daddr type local`.
-    pub(super) fn to_host(&mut self) -> &mut Self {
+    pub(super) fn for_host(&mut self) -> &mut Self {
         self.add("fib", |attrs| {
             attrs.be32(1, REGISTER);
             attrs.be32(2, FIB_RESULT_ADDRTYPE);
@@ -162,14 +168,27 @@ impl Expressions<'_, '_> {
         .compare(Compare::Is, &RTN_LOCAL.to_ne_bytes())
     }
 
+    /// `ip saddr` or `ip6 saddr`, with the bytes of the subnet's address and mask.
+    pub(super) fn source_in(&mut self, family: u8, subnet: &[u8], mask: &[u8]) -> &mut Self {
+        let offset = if family == IPV4 { 12 } else { 8 };
+        let len = u32::try_from(mask.len()).unwrap_or(0);
+        self.family(family).load(Header::Network, offset, len, REGISTER).mask(mask);
+        self.compare(Compare::Is, subnet)
+    }
+
+    /// Says that link headers are Ethernet's; without it `nft` shows them as numbers.
+    fn ethernet(&mut self) -> &mut Self {
+        self.meta(META_IIFTYPE, REGISTER).compare(Compare::Is, &ARPHRD_ETHER.to_ne_bytes())
+    }
+
     /// `ether saddr`.
     pub(super) fn source_mac(&mut self, compare: Compare, mac: Mac) -> &mut Self {
-        self.bytes(Header::Link, 6, compare, &mac.octets())
+        self.ethernet().bytes(Header::Link, 6, compare, &mac.octets())
     }
 
     /// `ether type`.
     pub(super) fn ether_type(&mut self, ether_type: u16) -> &mut Self {
-        self.bytes(Header::Link, 12, Compare::Is, &ether_type.to_be_bytes())
+        self.ethernet().bytes(Header::Link, 12, Compare::Is, &ether_type.to_be_bytes())
     }
 
     /// `ip6 saddr`.

@@ -30,7 +30,7 @@ pub(super) fn write(batch: &mut Batch, network: &Definition) {
     }
     published::write(batch, network, &table);
     redirections(batch, network, &table);
-    masquerading(batch, &table);
+    masquerading(batch, network, &table);
     forward(batch, &table);
 }
 
@@ -86,21 +86,29 @@ fn redirections(batch: &mut Batch, network: &Definition, table: &str) {
                 rule.family(family).redirect(family, true, published::by_address(family));
             });
             batch.rule(INET, table, chain, |rule| {
-                rule.family(family).to_host().redirect(family, false, published::any_address(family));
+                rule.family(family).for_host().redirect(family, false, published::any_address(family));
             });
         }
     }
 }
 
 /// Gives packets that leave the bridge an address that answers can come to; and those from container to container by a
-/// published port, whose answers have to come back the same way.
-fn masquerading(batch: &mut Batch, table: &str) {
+/// published port, whose answers have to come back the same way. The latter are told by their source: where bridged
+/// packets pass these rules, too (br_netfilter, on hosts with Docker or Kubernetes), they have no incoming interface here.
+fn masquerading(batch: &mut Batch, network: &Definition, table: &str) {
     chain(batch, table, "postrouting", "nat", POSTROUTING, SNAT_PRIORITY);
     batch.rule(INET, table, "postrouting", |rule| {
         rule.from(Compare::Is, table).to(Compare::IsNot, table).masquerade();
     });
+    let ipv4 = network.ipv4.subnet;
     batch.rule(INET, table, "postrouting", |rule| {
-        rule.from(Compare::Is, table).to(Compare::Is, table).redirected().masquerade();
+        rule.to(Compare::Is, table).redirected();
+        rule.source_in(IPV4, &ipv4.network().octets(), &ipv4.netmask().octets()).masquerade();
+    });
+    let Some(ipv6) = network.ipv6.map(|ipv6| ipv6.subnet) else { return };
+    batch.rule(INET, table, "postrouting", |rule| {
+        rule.to(Compare::Is, table).redirected();
+        rule.source_in(IPV6, &ipv6.network().octets(), &ipv6.netmask().octets()).masquerade();
     });
 }
 
@@ -119,7 +127,7 @@ fn forward(batch: &mut Batch, table: &str) {
         rule.from(Compare::Is, table).to(Compare::Is, table).verdict(Verdict::Accept);
     });
     batch.rule(INET, table, "forward", |rule| {
-        rule.from(Compare::Is, table).to_none_of(BRIDGES).verdict(Verdict::Accept);
+        rule.from(Compare::Is, table).leaves_by_none_of(BRIDGES).verdict(Verdict::Accept);
     });
     batch.rule(INET, table, "forward", |rule| rule.verdict(Verdict::Drop));
 }

@@ -16,7 +16,6 @@ const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 const NFT_SET_MAP: u32 = 8;
-const NFT_SET_CONCAT: u32 = 0x80;
 const TCP: u8 = 6;
 /// An attribute's length has 16 bits; an element takes at most 88 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 512;
@@ -52,7 +51,7 @@ pub(super) fn write(batch: &mut Batch, network: &Definition, table: &str) {
             batch.message("add map", NFT_MSG_NEWSET, NLM_F_CREATE, INET, |attrs| {
                 attrs.text(1, table);
                 attrs.text(2, name);
-                attrs.be32(3, NFT_SET_MAP | NFT_SET_CONCAT);
+                attrs.be32(3, NFT_SET_MAP);
                 attrs.be32(4, key);
                 attrs.be32(5, key_len);
                 attrs.be32(6, concatenation(&[address, TYPE_INET_SERVICE]));

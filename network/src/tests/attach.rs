@@ -134,7 +134,7 @@ fn a_second_interface_with_the_same_name_is_refused() {
         let first = networks.attach(&request("default", 1), &everybody).unwrap();
         networks.attach(&request("default", 1), &everybody).unwrap_err();
         let network = networks.get("default").unwrap();
-        assert_eq!(networks.leases(&network).unwrap(), [first.attachment.lease.clone()]);
+        assert_eq!(networks.leases(&network).unwrap(), std::slice::from_ref(&first.attachment.lease));
         assert!(nft("list ruleset").contains("chain hkt000001aaaa0"));
         block_on(first.attachment.detach()).unwrap();
         assert_clean();

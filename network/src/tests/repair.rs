@@ -33,7 +33,7 @@ fn what_the_dead_left_is_removed() {
         networks.repair(&alive).unwrap();
 
         let network = networks.get("default").unwrap();
-        assert_eq!(networks.leases(&network).unwrap(), [living.attachment.lease.clone()]);
+        assert_eq!(networks.leases(&network).unwrap(), std::slice::from_ref(&living.attachment.lease));
         let rules = nft("list ruleset");
         assert!(!rules.contains("8001") && !rules.contains("hkt000001aaaa0"), "{rules}");
         assert!(rules.contains("8002") && rules.contains("hkt000002aaaa0"), "{rules}");

@@ -89,7 +89,7 @@ fn forwarding_keeps_the_hosts_own_routes() {
     let Some(host) = Namespace::new() else { return };
     host.run(|| {
         let (_dir, networks) = networks();
-        shell("ip link add up0 type dummy && ip link add up1 type dummy");
+        shell("ip link add up0 type bridge && ip link add up1 type bridge");
         shell(
             "echo 1 > /proc/sys/net/ipv6/conf/up0/accept_ra; echo 0 > /proc/sys/net/ipv6/conf/up1/accept_ra",
         );

@@ -17,11 +17,11 @@ fn the_default_network_suits_the_host() {
     let Some(host) = Namespace::new() else { return };
     host.run(|| {
         let (_dir, networks) = networks();
-        ip("link add up0 mtu 1442 type dummy");
+        ip("link add up0 mtu 1442 type bridge");
         ip("address add 10.208.0.9/21 dev up0");
         ip("link set up0 up");
         ip("route add default via 10.208.0.1");
-        ip("link add down0 type dummy");
+        ip("link add down0 type bridge");
         ip("address add 10.208.31.1/24 dev down0");
         let network = networks.get("default").unwrap();
         assert_eq!(network.mtu, 1442);
@@ -53,7 +53,7 @@ fn overlapping_subnets_are_refused() {
     let Some(host) = Namespace::new() else { return };
     host.run(|| {
         let (_dir, networks) = networks();
-        ip("link add up0 type dummy");
+        ip("link add up0 type bridge");
         ip("address add 192.168.7.1/24 dev up0");
         ip("link set up0 up");
         let new =
