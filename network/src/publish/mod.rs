@@ -10,6 +10,8 @@ mod datagrams;
 pub mod relay;
 pub mod spec;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use bind::{BindError, BoundPort};

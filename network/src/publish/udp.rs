@@ -29,9 +29,9 @@ use super::datagrams::{Datagrams, Peer};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Most clients. When one more comes, the one that was silent for longest is forgotten.
-    flows: usize,
+    pub(super) flows: usize,
     /// A client is forgotten when nothing went either way for so long.
-    idle: Duration,
+    pub(super) idle: Duration,
 }
 
 impl Default for Limits {
