@@ -189,6 +189,65 @@ fn queues_are_attached_as_they_are_used() {
     });
 }
 
+/// Waits for the device's interrupts until `done`, but not for ever.
+fn wait_until(interrupt: &Interrupt, mut done: impl FnMut() -> bool) {
+    while !done() {
+        let mut ready = libc::pollfd { fd: interrupt.irqfd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the kernel reads and writes the one element, which lives on.
+        let count = unsafe { libc::poll(&raw mut ready, 1, 60_000) };
+        assert_eq!(count, 1, "the device does not do what it should");
+        interrupt.irqfd().read().unwrap();
+    }
+}
+
+#[test]
+fn a_pair_that_ran_before_it_was_used_gets_frames() {
+    in_namespace(|| {
+        let mut net = Net::new(&config(named("tap0"), 2)).unwrap();
+        let mut host = packet_socket("tap0");
+        let mem = memory();
+        let interrupt = Interrupt::new(EventFd::new(0).unwrap());
+        let [mut rx, mut tx, mut control] =
+            [0x3_0000, 0x4_0000, 0x5_0000].map(|base| Driver::at(&mem, base, 256));
+        let others = [0x1_0000, 0x2_0000].map(|base| Driver::at(&mem, base, 256));
+        let mut kicks = Vec::new();
+        let mut active = |driver: &Driver<'_>| {
+            let kick = EventFd::new(EFD_NONBLOCK).unwrap();
+            kicks.push(kick.try_clone().unwrap());
+            Some(ActiveQueue { queue: driver.queue(), kick })
+        };
+        let queues = [&others[0], &others[1], &rx, &tx, &control].map(&mut active).into();
+        let features = net.features() & !(1 << 29);
+        for number in 0..64 {
+            rx.offer(&[(DATA + number * 0x1000, 0x800, WRITE)]);
+        }
+        let packet = [&[0; 12][..], &frame(b"from the guest")].concat();
+        mem.write_slice(&packet, GuestAddress(DATA + 0x10_0000)).unwrap();
+        let sent = (DATA + 0x10_0000, u32::try_from(packet.len()).unwrap(), 0);
+        tx.offer(&[sent]);
+        net.activate(Activation { mem: mem.clone(), queues, interrupt: interrupt.clone(), features })
+            .unwrap();
+
+        // The second pair's thread waits for frames, before the tap gives it any, when it has looked at what it may not
+        // send yet.
+        wait_until(&interrupt, || tx.used().len() == 1);
+        mem.write_slice(&[4, 0, 2, 0, 0xff], GuestAddress(DATA + 0x11_0000)).unwrap();
+        control.offer(&[(DATA + 0x11_0000, 4, 0), (DATA + 0x11_0004, 1, WRITE)]);
+        kicks[4].write(1).unwrap();
+        wait_until(&interrupt, || control.used().len() == 1);
+        assert_eq!(mem.read_obj::<u8>(GuestAddress(DATA + 0x11_0004)).unwrap(), 0);
+
+        // The tap gives answers to the queue that the question came from.
+        tx.offer(&[sent]);
+        kicks[3].write(1).unwrap();
+        wait_until(&interrupt, || tx.used().len() == 1);
+        host.write_all(&frame(b"to the guest")).unwrap();
+        wait_until(&interrupt, || rx.frames().iter().any(|found| found[12..] == frame(b"to the guest")));
+        assert_eq!(net.counters().rx_errors.get(), 0);
+        net.reset();
+    });
+}
+
 /// A tap's descriptor, made as whoever starts the VMM makes it.
 fn made(name: &str, flags: i32) -> RawFd {
     let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
