@@ -2,6 +2,7 @@
 //! prepared. What comes out is always the same: taps for the VMM, and what the guest is to make of them ([`Nic`]).
 
 mod attach;
+pub mod cni;
 pub mod definition;
 mod error;
 mod files;
@@ -13,12 +14,17 @@ mod link;
 mod mac;
 pub mod names;
 mod netlink;
+pub mod netns;
 pub mod nic;
 pub mod publish;
 mod rules;
 mod store;
+pub mod takeover;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
+pub mod unprivileged;
 
 pub use attach::{AttachRequest, Attached, Attachment};
 pub use definition::{Definition, NewNetwork};
