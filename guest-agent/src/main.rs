@@ -8,12 +8,15 @@ mod connection;
 mod container;
 mod events;
 mod failure;
+mod forward;
 mod init;
 mod inotify;
 mod kmsg;
+mod network;
 mod paths;
 mod plug;
 mod reaper;
+mod resolver;
 mod sandbox;
 mod service;
 mod shutdown;
@@ -36,6 +39,7 @@ use ttrpc::r#async::{Server, transport::Listener};
 use crate::{
     connection::Watched,
     container::Means,
+    forward::Listen,
     reaper::Reaper,
     service::Service,
     stdio::{Dial, Dialling, Stream},
@@ -85,19 +89,21 @@ fn run() -> Result<Infallible, AgentError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
     runtime.block_on(async {
         let further = listen().map_err(|source| AgentError::Listen { source })?;
-        serve(Arc::new(dial), further).await
+        serve(Arc::new(dial), further, forward::listen).await
     })?;
     shutdown::power_off()
 }
 
-/// Serves until the host's connection ends or the host asks for the end; `further` are connections that come and go.
+/// Serves until the host's connection ends or the host asks for the end; `further` are connections that come and go, and
+/// `forward` is called when the sandbox is set up.
 async fn serve(
     dial: Dial,
     further: impl stream::Stream<Item = Connection> + Send + 'static,
+    forward: Listen,
 ) -> Result<(), AgentError> {
     let reaper = Reaper::start().map_err(AgentError::Reaper)?;
     let shutdown = Arc::new(Notify::new());
-    let means = Means { reaper, dial: Arc::clone(&dial) };
+    let means = Means { reaper, dial: Arc::clone(&dial), forward };
     let service = Service::new(means, Arc::clone(&shutdown)).map_err(AgentError::Runtime)?;
     let stream = dial(port::AGENT).await.map_err(|source| AgentError::Dial { source })?;
     let (stream, mut ended) = Watched::new(stream);

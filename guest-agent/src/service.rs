@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ProcessRef, ProcessResponse,
-        ResizeTtyRequest, SetupSandboxRequest, SignalRequest, StatsResponse, TimelineResponse,
-        UnpackProgressResponse, UnpackRequest, UnpackResponse, WaitResponse,
+        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, Names, Network, ProcessRef,
+        ProcessResponse, ResizeTtyRequest, SetupSandboxRequest, SignalRequest, StatsResponse,
+        TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse, WaitResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -24,6 +24,8 @@ use crate::{
     container::{Container, Means, Process},
     events::Events,
     failure::{Failure, Kind},
+    network,
+    resolver::Resolver,
     sandbox, timeline,
     unpacking::Unpacking,
 };
@@ -36,6 +38,8 @@ pub(crate) struct Service {
     creating: tokio::sync::Mutex<()>,
     events: Events,
     unpacking: Unpacking,
+    /// None: the sandbox is not set up. Inner None: it has no resolver.
+    resolver: Mutex<Option<Option<Resolver>>>,
     /// An unpack has begun, on a thread of its own; from then on the agent may not fork.
     has_threads: AtomicBool,
     shutdown: Arc<Notify>,
@@ -56,6 +60,7 @@ impl Service {
             creating: tokio::sync::Mutex::default(),
             events: Events::start()?,
             unpacking: Unpacking::default(),
+            resolver: Mutex::default(),
             has_threads: AtomicBool::new(false),
             shutdown,
         })
@@ -108,6 +113,10 @@ impl Service {
         self.container(container_id)?.process(exec_id)
     }
 
+    fn resolver(&self) -> MutexGuard<'_, Option<Option<Resolver>>> {
+        self.resolver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +141,24 @@ impl Agent for Service {
     }
 
     async fn setup_sandbox(&self, _: &TtrpcContext, request: SetupSandboxRequest) -> Result<Empty> {
-        sandbox::set_up(&request)?;
+        let mut resolver = self.resolver();
+        if resolver.is_some() {
+            return Err(Failure::state("the sandbox was set up before").into());
+        }
+        *resolver = Some(sandbox::set_up(&request, self.means.forward)?);
+        Ok(Empty::new())
+    }
+
+    async fn update_network(&self, _: &TtrpcContext, request: Network) -> Result<Empty> {
+        network::apply(&request)?;
+        Ok(Empty::new())
+    }
+
+    async fn update_names(&self, _: &TtrpcContext, request: Names) -> Result<Empty> {
+        match &*self.resolver() {
+            Some(Some(resolver)) => resolver.set_names(&request)?,
+            _ => return Err(Failure::state("the sandbox was set up without a resolver").into()),
+        }
         Ok(Empty::new())
     }
 

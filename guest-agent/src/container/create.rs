@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    paths,
+    network, paths,
     stdio::{ChildEnds, WindowSize},
 };
 
@@ -72,6 +72,7 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     let Some(process) = spec.process_mut() else { return Err(Failure::invalid("the spec has no process")) };
     process.set_terminal(Some(terminal));
     let uid = process.user().uid();
+    network::apply_container_settings(&mut spec)?;
     write_json(&bundle.join("config.json"), &spec)?;
     let cgroup = paths::cgroup(&id);
     make_cgroup(&cgroup)?;

@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     failure::{Failure, Kind},
+    forward::Listen,
     paths,
     plug::plug,
     reaper::Reaper,
@@ -51,6 +52,7 @@ const MAX_EXECS: usize = 1024;
 pub(crate) struct Means {
     pub(crate) reaper: Reaper,
     pub(crate) dial: Dial,
+    pub(crate) forward: Listen,
 }
 
 /// A container that was created.

@@ -44,7 +44,7 @@ pub(super) fn in_guest<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Gue
     if std::env::var_os(INSIDE).is_none() {
         let (_, name) = name.split_once("::").unwrap();
         let status = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--propagation", "private"])
+            .args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--propagation", "private"])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads=1"])
             .env(INSIDE, format!("t{}-{}", std::process::id(), name.rsplit("::").next().unwrap()))
@@ -154,7 +154,8 @@ impl Guest {
                 Ok(Box::new(guest) as Box<dyn Stream>)
             })
         });
-        tokio::spawn(async move { crate::serve(dial, futures_util::stream::empty()).await.unwrap() });
+        let further = futures_util::stream::empty();
+        tokio::spawn(async move { crate::serve(dial, further, || Ok(())).await.unwrap() });
         let (first, connection) = dialled.recv().await.unwrap();
         assert_eq!(first, port::AGENT);
         let api = AgentClient::new(ttrpc::r#async::Client::new(Socket::new(connection)));

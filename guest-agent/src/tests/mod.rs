@@ -1,6 +1,9 @@
-//! Containers for real, without a virtual machine: the service runs in mount, PID, UTS and IPC namespaces of its own
-//! and serves over a unix socket. Needs root and a static busybox.
+//! Containers for real, without a virtual machine: the service runs in mount, PID, UTS, IPC and network namespaces of
+//! its own and serves over a unix socket. Needs root, a static busybox and iproute2.
 
 mod containers;
+mod forward;
 mod guest;
+mod network;
+mod resolver;
 mod stdio;
