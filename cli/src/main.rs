@@ -6,6 +6,7 @@ mod network;
 mod output;
 mod progress;
 mod units;
+mod unprivileged;
 
 use std::process::ExitCode;
 
@@ -44,7 +45,7 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
             Command::Images(args) => commands::images::run(&dirs, &args),
             Command::Rmi(args) => commands::rmi::run(&dirs, &args),
             Command::Load(args) => commands::load::run(&dirs, &args),
-            Command::Network(command) => commands::network::run(&dirs, &command),
+            Command::Network(command) => commands::network::run(&dirs, &command).await,
             Command::Port(args) => commands::network::port(&dirs, &args),
             Command::Check(args) => commands::check::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),

@@ -21,8 +21,9 @@ const REFILL_MS: u64 = 100;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Network")]
 pub(crate) struct NetworkArgs {
-    /// Connect to a network [default: default]: its name, none, or container:NAME to share that container's; also
-    /// name=NETWORK with any of alias=, ip=, ip6=, mac-address=, rx= and tx=. Can be repeated
+    /// Connect to a network [default: default]: its name, none, container:NAME to share that container's, cni:NAME for
+    /// CNI's, or ns:PATH to take over a network namespace; also name=NETWORK with any of alias=, ip=, ip6=,
+    /// mac-address=, rx= and tx=. Can be repeated
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Vec<NetworkArg>,
     /// Publish a port, as in 8080:80, 127.0.0.1:8080:80/udp or 8000-8010:80
@@ -88,21 +89,30 @@ impl NetworkArgs {
         })
     }
 
+    /// Whether nobody asked for anything in particular.
+    pub(crate) fn is_default(&self) -> bool {
+        self.network.is_empty() && self.publish.is_empty() && !self.publish_all && !self.has_addresses()
+    }
+
     fn mode(&self) -> anyhow::Result<NetworkMode> {
-        let mut wishes = Vec::new();
+        let (mut wishes, mut cni) = (Vec::new(), Vec::new());
         for arg in &self.network {
             match arg {
                 NetworkArg::Wish(wish) => wishes.push(wish.clone()),
                 NetworkArg::Alone(mode) => {
                     if self.network.len() > 1 {
-                        bail!("--network none and container:NAME can't be combined with other networks");
+                        bail!("--network none, container: and ns: can't be combined with other networks");
                     }
-                    if self.has_addresses() {
-                        bail!("addresses and aliases need a network of husk's own");
-                    }
-                    return Ok(mode.clone());
+                    return self.without_wishes(mode.clone());
                 }
+                NetworkArg::Cni(name) => cni.push(name.clone()),
             }
+        }
+        if !cni.is_empty() {
+            if !wishes.is_empty() {
+                bail!("networks of CNI and husk's own can't be combined");
+            }
+            return self.without_wishes(NetworkMode::Cni(cni));
         }
         if wishes.is_empty() {
             wishes.push(NetworkWish { network: DEFAULT_NETWORK.into(), ..Default::default() });
@@ -113,6 +123,13 @@ impl NetworkArgs {
         first.mac = first.mac.or(self.mac_address);
         first.aliases.extend(self.network_alias.iter().cloned());
         Ok(NetworkMode::Networks(wishes))
+    }
+
+    fn without_wishes(&self, mode: NetworkMode) -> anyhow::Result<NetworkMode> {
+        if self.has_addresses() {
+            bail!("addresses and aliases can be chosen on networks of husk's own only");
+        }
+        Ok(mode)
     }
 
     fn has_addresses(&self) -> bool {
@@ -140,7 +157,9 @@ fn parse_ports(text: &str) -> Result<Ports, spec::SpecError> {
 enum NetworkArg {
     /// What excludes all others.
     Alone(NetworkMode),
-    /// A network.
+    /// A network of CNI's.
+    Cni(String),
+    /// A network of husk's own.
     Wish(NetworkWish),
 }
 
@@ -155,7 +174,11 @@ impl FromStr for NetworkArg {
             Some(("container", name)) if !name.is_empty() => {
                 Ok(Self::Alone(NetworkMode::Container(name.into())))
             }
-            Some(_) => bail!("expected a network's name, none, or container:NAME"),
+            Some(("cni", name)) if !name.is_empty() => Ok(Self::Cni(name.into())),
+            Some(("ns", path)) if path.starts_with('/') => {
+                Ok(Self::Alone(NetworkMode::Namespace(Some(path.into()))))
+            }
+            Some(_) => bail!("expected a network's name, none, container:NAME, cni:NAME, or ns:/PATH"),
             None => match text {
                 "none" => Ok(Self::Alone(NetworkMode::None)),
                 "host" => bail!(
@@ -261,12 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn others_networks_have_prefixes() {
+        let mode = options(&["--network", "cni:a", "--network", "cni:b"]).unwrap().mode;
+        assert_eq!(mode, NetworkMode::Cni(vec!["a".into(), "b".into()]));
+        let mode = options(&["--network", "ns:/run/netns/x"]).unwrap().mode;
+        assert_eq!(mode, NetworkMode::Namespace(Some("/run/netns/x".into())));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for bad in [
             &["--network", "host"][..],
             &["--network", ""],
             &["--network", "container:"],
             &["--network", "host:x"],
+            &["--network", "ns:relative"],
+            &["--network", "cni:a", "--network", "b"],
+            &["--network", "cni:a", "--ip", "10.0.0.1"],
+            &["--network", "ns:/a", "--network", "cni:b"],
             &["--network", "none", "--network", "a"],
             &["--network", "none", "--ip", "10.1.2.3"],
             &["--network", "container:a", "-p", "80"],

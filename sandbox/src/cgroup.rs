@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, privilege};
 
 const ALL: &str = "/sys/fs/cgroup";
 const OURS: &str = "/sys/fs/cgroup/husk";
@@ -33,7 +33,7 @@ impl Cgroup {
     /// When it is there and can't be limited.
     pub fn create(id: &str, mem_size_mib: u32) -> Result<Option<Self>> {
         let path = path(id);
-        if !nix::unistd::geteuid().is_root() || !Path::new(ALL).join("cgroup.controllers").exists() {
+        if !privilege::is_root() || !Path::new(ALL).join("cgroup.controllers").exists() {
             return Ok(None);
         }
         // A container's root cgroup has processes of its own, and then no controllers to give.

@@ -133,6 +133,22 @@ pub enum Error {
     /// A network of husk's own can't be used.
     #[error(transparent)]
     Network(#[from] husk_network::Error),
+    /// A CNI network can't be joined or left.
+    #[error(transparent)]
+    Cni(#[from] husk_network::cni::Error),
+    /// A network namespace can't be made, entered or removed.
+    #[error(transparent)]
+    Netns(#[from] husk_network::netns::Error),
+    /// The interfaces of a network namespace can't be connected.
+    #[error(transparent)]
+    Takeover(#[from] husk_network::takeover::Error),
+    /// A running VM can't be given an interface.
+    #[error("cannot give the virtual machine a network interface")]
+    AttachNic {
+        /// What its VMM said.
+        #[source]
+        source: husk_vmm::client::ClientError,
+    },
     /// Ports of the host can't be claimed.
     #[error(transparent)]
     Ports(#[from] husk_network::publish::BindError),

@@ -10,6 +10,7 @@ pub mod guest;
 mod join;
 pub mod network;
 pub mod paths;
+pub mod privilege;
 pub mod run;
 pub mod rundir;
 pub mod signals;

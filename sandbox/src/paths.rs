@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, privilege};
 
 /// The directories that hold husk's state.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ impl Dirs {
         if let Some(root) = root {
             return Self { data: root.join("data"), run: root.join("run") };
         }
-        if nix::unistd::geteuid().is_root() {
+        if privilege::is_root() {
             return Self { data: "/var/lib/husk".into(), run: "/run/husk".into() };
         }
         let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);

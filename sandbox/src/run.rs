@@ -120,6 +120,7 @@ impl Sandbox {
             disks,
             spare_disks: SPARE_DISKS,
             nets: network.take_nets(),
+            spare_nets: network.spare_nets(),
             timeout: request.timeout,
         };
         timeline.mark(Stage::Planned);
@@ -130,7 +131,7 @@ impl Sandbox {
         if let Err(error) = guest.agent().setup_sandbox(guest.soon(), &setup).await {
             return Err(vm.explain(error).await);
         }
-        network.serve(guest)?;
+        network.serve(&guest, dir, request.note)?;
         Ok(Self { vm, id, spec, network, _join: join })
     }
 

@@ -150,8 +150,15 @@ async fn unpack_some(
         layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));
     let target = DiskConfig::new(TARGET, target, false);
     let disks = blobs.chain([target]).collect();
-    let plan =
-        Plan { vcpus: VCPUS, mem_size_mib: MEM_SIZE_MIB, disks, spare_disks: 0, nets: vec![], timeout };
+    let plan = Plan {
+        vcpus: VCPUS,
+        mem_size_mib: MEM_SIZE_MIB,
+        disks,
+        spare_disks: 0,
+        nets: vec![],
+        spare_nets: 0,
+        timeout,
+    };
     let mut vm = Vm::start(assets, &dir, plan).await?;
 
     let request = UnpackRequest {

@@ -29,6 +29,7 @@ use crate::{
     cgroup::Cgroup,
     guest::Guest,
     paths::{Assets, make_private_dir},
+    privilege,
     rundir::RunDir,
 };
 
@@ -64,6 +65,8 @@ pub struct Plan {
     pub spare_disks: u8,
     /// Network interfaces.
     pub nets: Vec<NetPlan>,
+    /// Slots for interfaces that join the running VM.
+    pub spare_nets: u8,
     /// How long the agent may take to answer.
     pub timeout: Duration,
 }
@@ -97,7 +100,7 @@ impl Vm {
     pub async fn start(assets: &Assets, dir: &RunDir, plan: Plan) -> Result<Self> {
         let timeout = plan.timeout;
         // Only root can give the VMM another user.
-        let uid = nix::unistd::geteuid().is_root().then(|| dir.uid());
+        let uid = privilege::is_root().then(|| dir.uid());
         make_private_dir(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
@@ -220,6 +223,7 @@ impl VmProcess {
             disks: plan.disks,
             spare_disks: plan.spare_disks,
             nets: nets.collect(),
+            spare_nets: plan.spare_nets,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
             console: Some(console.clone()),
             rng: true,

@@ -3,6 +3,7 @@
 
 mod broken_guest;
 mod check;
+mod cni;
 mod disks;
 mod exit_codes;
 mod host_disk;

@@ -14,13 +14,13 @@ use crate::{
 /// Docker shows this many digits of an id.
 const SHORT_ID: usize = 12;
 
-pub(crate) fn run(dirs: &Dirs, command: &NetworkCommand) -> anyhow::Result<u8> {
+pub(crate) async fn run(dirs: &Dirs, command: &NetworkCommand) -> anyhow::Result<u8> {
     match command {
         NetworkCommand::Create(args) => create(dirs, args),
         NetworkCommand::Ls(args) => list(dirs, args),
         NetworkCommand::Inspect(args) => inspect(dirs, args),
         NetworkCommand::Rm(args) => remove(dirs, args),
-        NetworkCommand::Prune => prune(dirs),
+        NetworkCommand::Prune => prune(dirs).await,
     }
 }
 
@@ -111,7 +111,8 @@ fn remove(dirs: &Dirs, args: &NamesArgs) -> anyhow::Result<u8> {
     Ok(u8::from(failed))
 }
 
-fn prune(dirs: &Dirs) -> anyhow::Result<u8> {
+async fn prune(dirs: &Dirs) -> anyhow::Result<u8> {
+    network::repair(dirs, |text| output::print_note(&format!("husk: note: {text}\n"))).await?;
     for network in network::networks(dirs)?.prune(&|id| rundir::is_alive(dirs, id))? {
         output::print_line(&format!("removed {}", network.name))?;
     }

@@ -21,6 +21,7 @@ use crate::{
     args::{Format, PullPolicy, RunArgs},
     output,
     progress::UnpackBar,
+    unprivileged,
 };
 
 pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline) -> anyhow::Result<u8> {
@@ -29,7 +30,8 @@ pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline)
     }
     let assets = Assets::find(args.kernel.as_deref())?;
     let container = container_options(&args)?;
-    let network = args.network.options(args.hostname.is_some())?;
+    let mut network = args.network.options(args.hostname.is_some())?;
+    unprivileged::adapt(&mut network, args.network.is_default())?;
     let image = find_image(dirs, &args).await?;
     let bar = UnpackBar::new(&image);
     let request = RunRequest {

@@ -24,6 +24,7 @@ use crate::{
     disk,
     guest::{Guest, dial_agent},
     paths::Dirs,
+    privilege,
     run::RunRequest,
     rundir::{self, RunDir},
     signals::Signals,
@@ -132,7 +133,7 @@ impl StdioSocket {
         let path = vm::port_path(owner_dir, port);
         let listener = UnixListener::bind(&path).map_err(Error::io("listen on", &path))?;
         let socket = Self(path);
-        let uid = nix::unistd::geteuid().is_root().then(|| rundir::uid_of(owner_id));
+        let uid = privilege::is_root().then(|| rundir::uid_of(owner_id));
         std::os::unix::fs::chown(&socket.0, uid, uid).map_err(Error::io("change the owner of", &socket.0))?;
         Ok((socket, listener))
     }

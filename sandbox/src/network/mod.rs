@@ -10,18 +10,26 @@ use husk_network::{
 };
 use husk_protocol::agent::{self, Resolver, SetupSandboxRequest};
 use husk_vmm::config::MacAddress;
-use tokio::task::JoinSet;
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
+use self::namespace::{Machine, Namespace};
 use crate::{
     Error, Result,
     guest::Guest,
     paths::Dirs,
     run::RunRequest,
     rundir::{self, RunDir},
-    vm::NetPlan,
+    vm::{self, NetPlan},
 };
 
+mod namespace;
 mod options;
+
+/// Interfaces that may come to a namespace after its VM's start.
+const SPARE_NETS: u8 = 2;
 
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
 pub use options::{NetworkMode, NetworkOptions, NetworkWish};
@@ -43,16 +51,28 @@ pub fn published(dirs: &Dirs, container: &str) -> Result<Vec<PortMapping>> {
     Ok(networks(dirs)?.published(&id)?)
 }
 
+/// Undoes what killed ones left of networks, namespaces, and CNI's networks.
+///
+/// # Errors
+/// When that is not possible; what CNI's plugins say is told to `note` instead.
+pub async fn repair(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+    networks(dirs)?.repair(&|id| rundir::is_alive(dirs, id))?;
+    namespace::repair(dirs, note).await
+}
+
 /// A sandbox's network on the host. To be closed; what is dropped instead is cleaned up after by the next that starts.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
     nets: Vec<NetPlan>,
     attachments: Vec<Attachment>,
-    interfaces: Vec<agent::Interface>,
+    namespace: Option<Namespace>,
+    network: agent::Network,
     ports: Vec<BoundPort>,
     names: Option<NameTable>,
     set_up: SetupSandboxRequest,
     relay: Option<Relay>,
+    follower: Option<JoinHandle<Namespace>>,
+    stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<()>,
 }
 
@@ -65,7 +85,7 @@ impl Connection {
         request: &RunRequest,
     ) -> Result<Self> {
         let mut this = Self::default();
-        match this.fill(dirs, dir, hostname, request) {
+        match this.fill(dirs, dir, hostname, request).await {
             Ok(()) => Ok(this),
             Err(error) => {
                 // The reason counts; what can't be undone now is found by the next start.
@@ -75,32 +95,57 @@ impl Connection {
         }
     }
 
-    fn fill(&mut self, dirs: &Dirs, dir: &RunDir, hostname: &str, request: &RunRequest) -> Result<()> {
+    async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, hostname: &str, request: &RunRequest) -> Result<()> {
         let options = &request.network;
-        let wishes = match &options.mode {
-            NetworkMode::Networks(wishes) => wishes.as_slice(),
-            NetworkMode::None | NetworkMode::Container(_) => &[],
-        };
+        let mut dns = options.dns.clone();
         let ports = wanted_ports(request);
-        if wishes.is_empty() && !ports.is_empty() {
+        if options.mode == NetworkMode::None && !ports.is_empty() {
             return Err(Error::InvalidOption("a container without a network can't publish ports".into()));
         }
         self.ports = publish::bind::bind(&ports)?;
-        if !wishes.is_empty() {
-            self.attach(dirs, dir, wishes, request)?;
+        namespace::repair(dirs, request.note).await?;
+        let mut own_names = false;
+        match &options.mode {
+            NetworkMode::None | NetworkMode::Container(_) => {}
+            NetworkMode::Networks(wishes) => {
+                self.attach(dirs, dir, wishes, request)?;
+                own_names = wishes.iter().any(|wish| wish.network != DEFAULT_NETWORK);
+            }
+            NetworkMode::Cni(networks) => {
+                let ports: Vec<PortMapping> = self.ports.iter().map(|port| port.mapping.clone()).collect();
+                self.take_over(Namespace::by_cni(dirs, dir, networks, &ports, &mut dns).await?)?;
+            }
+            NetworkMode::Namespace(path) => self.take_over(Namespace::existing(path.as_deref()).await?)?,
         }
 
-        let resolvers = resolvers::for_containers(&options.dns)?;
-        let own_names = wishes.iter().any(|wish| wish.network != DEFAULT_NETWORK);
+        let resolvers = resolvers::for_containers(&dns)?;
+        if resolvers.conf.servers.is_empty() && !self.network.interfaces.is_empty() {
+            (request.note)(&no_servers(&resolvers));
+        }
         let conf = if own_names { resolvers.conf.behind_guest_resolver() } else { resolvers.conf.clone() };
         let gateways: Vec<IpAddr> = self.attachments.iter().take(1).flat_map(Attachment::gateways).collect();
+        let resolver = own_names.then(|| self.resolver(dirs, &resolvers)).transpose()?;
         self.set_up = SetupSandboxRequest {
             hosts: hosts::text(hostname, &self.addresses(), &options.extra_hosts, &gateways)?,
             resolv_conf: conf.text(),
-            network: (!self.interfaces.is_empty()).then(|| self.network()).into(),
-            resolver: if own_names { Some(self.resolver(dirs, &resolvers)?).into() } else { None.into() },
+            network: (!self.network.interfaces.is_empty()).then(|| self.network.clone()).into(),
+            resolver: resolver.into(),
             ..Default::default()
         };
+        Ok(())
+    }
+
+    /// Has the VM take a namespace's interfaces.
+    fn take_over(&mut self, (namespace, nics): (Namespace, Vec<Nic>)) -> Result<()> {
+        self.network.sysctls = namespace.sysctls()?;
+        self.namespace = Some(namespace);
+        nics.into_iter().try_for_each(|nic| self.add(nic, RateLimit::default(), RateLimit::default()))
+    }
+
+    /// Has the VM take an interface.
+    fn add(&mut self, Nic { tap, interface }: Nic, limit_rx: RateLimit, limit_tx: RateLimit) -> Result<()> {
+        self.nets.push(NetPlan { tap, mac: mac_of(&interface)?, limit_rx, limit_tx });
+        self.network.interfaces.push(interface);
         Ok(())
     }
 
@@ -135,25 +180,15 @@ impl Connection {
                 (request.note)(&format!("{obstacle}: to let containers out, run: {remedy}"));
             }
             self.attachments.push(attached.attachment);
-            let Nic { tap, interface } = attached.nic;
-            self.nets.push(NetPlan {
-                tap,
-                mac: mac_of(&interface)?,
-                limit_rx: wish.limit_rx,
-                limit_tx: wish.limit_tx,
-            });
-            self.interfaces.push(interface);
+            self.add(attached.nic, wish.limit_rx, wish.limit_tx)?;
         }
         Ok(())
     }
 
-    /// The container's addresses.
+    /// The container's addresses, those of its first interface first.
     fn addresses(&self) -> Vec<IpAddr> {
-        self.attachments.iter().flat_map(Attachment::addresses).collect()
-    }
-
-    fn network(&self) -> agent::Network {
-        agent::Network { interfaces: self.interfaces.clone(), ..Default::default() }
+        let addresses = self.network.interfaces.iter().flat_map(|interface| &interface.addresses);
+        addresses.filter_map(|address| address.prefix.split('/').next()?.parse().ok()).collect()
     }
 
     /// What the guest's resolver does, and begins to watch for other containers' names.
@@ -180,30 +215,66 @@ impl Connection {
         self.set_up.clone()
     }
 
-    /// Begins with all that has to go on while the guest runs.
-    pub(crate) fn serve(&mut self, guest: Arc<Guest>) -> Result<()> {
+    /// Slots for interfaces that come later.
+    pub(crate) fn spare_nets(&self) -> u8 {
+        if self.namespace.is_some() { SPARE_NETS } else { 0 }
+    }
+
+    /// Begins with all that has to go on while the guest of the sandbox in `dir` runs.
+    pub(crate) fn serve(&mut self, guest: &Arc<Guest>, dir: &RunDir, note: fn(&str)) -> Result<()> {
         let ports = std::mem::take(&mut self.ports);
         if !ports.is_empty() {
             let relay = Relay::start(ports, &self.addresses());
             self.relay = Some(relay.map_err(Error::io("serve", "the published ports"))?);
         }
         if let Some(table) = self.names.take() {
-            self.tasks.spawn(pass_names_on(table, guest));
+            self.tasks.spawn(pass_names_on(table, guest.clone()));
+        }
+        if let Some(mut namespace) = self.namespace.take() {
+            let here = dir.join("");
+            let machine =
+                Machine { guest_socket: vm::guest_socket(&here), control: vm::control_path(&here), note };
+            let guest = guest.clone();
+            let (stop, stopped) = oneshot::channel();
+            self.stop = Some(stop);
+            self.follower = Some(tokio::spawn(async move {
+                tokio::select! {
+                    () = namespace.follow(&guest, &machine) => {}
+                    _ = stopped => {}
+                }
+                namespace
+            }));
         }
         Ok(())
     }
 
     /// Takes everything away.
     pub(crate) async fn close(self) -> Result<()> {
-        let Self { attachments, relay, mut tasks, .. } = self;
-        drop(relay);
+        let Self { attachments, relay, mut tasks, stop, follower, mut namespace, .. } = self;
+        drop((relay, stop));
         tasks.abort_all();
         let mut result = Ok(());
         for attachment in attachments {
-            result = result.and(attachment.detach().await);
+            result = result.and(attachment.detach().await.map_err(Error::from));
         }
-        Ok(result?)
+        if let Some(follower) = follower {
+            // A follower that panicked has lost it; the next start repairs.
+            namespace = follower.await.ok();
+        }
+        match namespace {
+            Some(namespace) => result.and(namespace.close().await),
+            None => result,
+        }
     }
+}
+
+/// What to do about names that don't resolve.
+fn no_servers(resolvers: &Resolvers) -> String {
+    let why = match resolvers.host_only.first() {
+        Some(server) => format!("the host's name server {server} can't be reached from a virtual machine"),
+        None => "the host has no name servers".to_owned(),
+    };
+    format!("{why}: names won't resolve in the container; name a server with --dns")
 }
 
 /// Tells the guest's resolver of other containers, as they come and go.

@@ -1,6 +1,9 @@
 //! What a user asks of a container's network.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use husk_network::{
     Mac,
@@ -16,8 +19,12 @@ pub enum NetworkMode {
     None,
     /// Whatever another running container is connected to, by joining its VM.
     Container(String),
-    /// Networks, the first of which is its way out.
+    /// Networks of husk's own, the first of which is its way out.
     Networks(Vec<NetworkWish>),
+    /// Networks that CNI's plugins make, by the names of their configurations.
+    Cni(Vec<String>),
+    /// Whatever a network namespace has that somebody else prepared; `None`: husk's own.
+    Namespace(Option<PathBuf>),
 }
 
 /// A network to connect to, and how.
@@ -59,7 +66,7 @@ impl NetworkOptions {
     pub fn joined(&self) -> Option<&str> {
         match &self.mode {
             NetworkMode::Container(owner) => Some(owner),
-            NetworkMode::None | NetworkMode::Networks(_) => None,
+            _ => None,
         }
     }
 }

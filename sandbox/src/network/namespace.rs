@@ -1,0 +1,247 @@
+//! Network namespaces that somebody else fills: CNI's plugins in one of husk's own, or whoever prepared one beforehand.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use husk_network::{
+    Nic,
+    cni::{self, Cni, NetworkConfig, Runtime},
+    names::resolvers::DnsOptions,
+    netns::{self, Netns},
+    publish::PortMapping,
+    takeover::{Takeover, Update, loopback::Loopback},
+};
+use husk_protocol::{agent, port};
+use husk_vmm::{client::Client, rate_limit::RateLimit};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use super::mac_of;
+use crate::{
+    Error, Result,
+    guest::{self, Guest},
+    paths::{Dirs, make_private_dir},
+    rundir::{self, RunDir},
+};
+
+/// Where CNI's configurations are.
+const CNI_CONFIGS: &str = "/etc/cni/net.d";
+
+/// A namespace whose interfaces are a VM's.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    takeover: Takeover,
+    loopback: Option<Loopback>,
+    plugins: Option<Plugins>,
+    /// Names of the guest's interfaces, by their Ethernet addresses.
+    names: BTreeMap<String, String>,
+}
+
+/// How to reach the VM that a namespace's interfaces are given to.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// Where its guest is dialled.
+    pub(super) guest_socket: PathBuf,
+    /// Its VMM's control socket.
+    pub(super) control: PathBuf,
+    /// Is told what the user should know.
+    pub(super) note: fn(&str),
+}
+
+/// What CNI's plugins made, and where.
+#[derive(Debug)]
+struct Plugins {
+    cni: Cni,
+    attachments: Vec<cni::Attachment>,
+    netns: PathBuf,
+}
+
+impl Namespace {
+    /// Takes over a namespace that is there; `None`: husk's own.
+    pub(super) async fn existing(path: Option<&Path>) -> Result<(Self, Vec<Nic>)> {
+        let netns = path.map_or_else(Netns::current, Netns::open)?;
+        Self::begin(netns, None).await
+    }
+
+    /// Makes a namespace, has CNI's plugins connect it to networks, and takes it over. What the networks say of name servers
+    /// is added to `dns` where the user says nothing.
+    pub(super) async fn by_cni(
+        dirs: &Dirs,
+        dir: &RunDir,
+        networks: &[String],
+        ports: &[PortMapping],
+        dns: &mut DnsOptions,
+    ) -> Result<(Self, Vec<Nic>)> {
+        let configs = networks
+            .iter()
+            .map(|name| NetworkConfig::find(Path::new(CNI_CONFIGS), name))
+            .collect::<cni::Result<Vec<_>>>()?;
+        make_private_dir(&namespaces(dirs))?;
+        let path = namespaces(dirs).join(dir.id());
+        let netns = netns::create(&path)?;
+        let mut plugins = Plugins { cni: Cni::new(&records(dirs)), attachments: Vec::new(), netns: path };
+        let connected = async {
+            for (index, config) in configs.into_iter().enumerate() {
+                let mut runtime = Runtime::new(dir.id(), &plugins.netns, format!("eth{index}"));
+                if index == 0 {
+                    runtime.port_mappings = ports.to_vec();
+                }
+                let attachment = plugins.cni.add(config, runtime).await?;
+                add_dns(dns, &attachment.dns);
+                plugins.attachments.push(attachment);
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = connected.await {
+            // The reason counts; what can't be undone now is undone by the next start.
+            let _ = plugins.disconnect().await;
+            return Err(error);
+        }
+        Self::begin(netns, Some(plugins)).await
+    }
+
+    async fn begin(netns: Netns, plugins: Option<Plugins>) -> Result<(Self, Vec<Nic>)> {
+        // Without the rights for it, or on an old kernel, nobody reaches the loopback address, and all else works.
+        let loopback = Loopback::open(&netns).ok();
+        match Takeover::begin(netns).await {
+            Ok((takeover, nics)) => {
+                let names = nics.iter().map(|nic| (nic.interface.mac.clone(), nic.interface.name.clone()));
+                Ok((Self { takeover, loopback, plugins, names: names.collect() }, nics))
+            }
+            Err(error) => {
+                if let Some(plugins) = plugins {
+                    let _ = plugins.disconnect().await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Settings below /proc/sys/net that differ from a guest's.
+    pub(super) fn sysctls(&self) -> Result<HashMap<String, String>> {
+        Ok(self.takeover.sysctls()?)
+    }
+
+    /// Goes on for as long as the guest runs: what somebody dials on the namespace's loopback addresses reaches the
+    /// guest's, and what changes in the namespace changes in the guest.
+    pub(super) async fn follow(&mut self, guest: &Guest, machine: &Machine) {
+        let loopback = self.loopback.take();
+        let forward = async {
+            match loopback {
+                Some(loopback) => {
+                    loopback.serve(|port, stream| forward(machine.guest_socket.clone(), port, stream)).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = forward => {}
+            () = self.follow_changes(guest, machine) => {}
+        }
+    }
+
+    /// Tells the guest of changes, until the namespace is gone.
+    async fn follow_changes(&mut self, guest: &Guest, machine: &Machine) {
+        while let Ok(update) = self.takeover.next().await {
+            let network = match self.network_of(update, machine) {
+                Ok(network) => network,
+                Err(error) => {
+                    (machine.note)(&format!("an interface that was added is not connected: {error}"));
+                    continue;
+                }
+            };
+            if let Err(error) = guest.agent().update_network(guest.soon(), &network).await {
+                let error = Error::from(error);
+                (machine.note)(&format!("a change of the network is not made in the container: {error}"));
+            }
+        }
+    }
+
+    /// What the guest is to make of a change.
+    fn network_of(&mut self, update: Update, machine: &Machine) -> Result<agent::Network> {
+        let (interface, devices) = match update {
+            Update::Added(nic) => {
+                let device = attach(machine, &nic)?;
+                (nic.interface, vec![device])
+            }
+            Update::Changed(interface) => (interface, vec![]),
+            Update::Removed(mac) => {
+                // It stays, without addresses, and with nobody at its other end.
+                let name = self.names.remove(&mac).unwrap_or_default();
+                (agent::Interface { mac, name, ..Default::default() }, vec![])
+            }
+        };
+        self.names.insert(interface.mac.clone(), interface.name.clone());
+        Ok(agent::Network { interfaces: vec![interface], devices, ..Default::default() })
+    }
+
+    /// Gives the namespace back, and removes it if it is husk's own.
+    pub(super) async fn close(self) -> Result<()> {
+        let released = self.takeover.release().await.map_err(Error::from);
+        match self.plugins {
+            Some(plugins) => released.and(plugins.disconnect().await),
+            None => released,
+        }
+    }
+}
+
+/// Connects a stream to a port of the guest's loopback address. One that is refused there is closed here.
+async fn forward(guest_socket: PathBuf, port: u16, mut stream: TcpStream) {
+    let connected = async {
+        let mut guest = guest::dial(&guest_socket, port::FORWARD).await?;
+        guest.write_all(&port.to_be_bytes()).await?;
+        tokio::io::copy_bidirectional(&mut stream, &mut guest).await
+    };
+    // Whoever dialled sees the end of the connection; there is nobody else to tell.
+    let _ = connected.await;
+}
+
+/// Gives the running VM an interface; says where its device is.
+fn attach(machine: &Machine, nic: &Nic) -> Result<String> {
+    let refused = |source| Error::AttachNic { source };
+    let mut client = Client::connect(&machine.control).map_err(refused)?;
+    let (mac, none) = (mac_of(&nic.interface)?, RateLimit::default());
+    let attached = client.attach_net(&nic.interface.name, mac, nic.tap.as_fd(), None, none, none);
+    Ok(attached.map_err(refused)?.device)
+}
+
+impl Plugins {
+    async fn disconnect(self) -> Result<()> {
+        let mut result = Ok(());
+        for attachment in self.attachments.iter().rev() {
+            result = result.and(self.cni.del(attachment).await.map_err(Error::from));
+        }
+        result.and(netns::remove(&self.netns).map_err(Error::from))
+    }
+}
+
+/// Undoes what killed ones left. What plugins fail to undo is told to `note`, and tried again next time.
+pub(super) async fn repair(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+    let alive = |id: &str| rundir::is_alive(dirs, id);
+    for failure in Cni::new(&records(dirs)).repair(alive).await? {
+        note(&format!("a killed container's network is not all cleaned up: {failure}"));
+    }
+    Ok(netns::repair(&namespaces(dirs), alive)?)
+}
+
+fn namespaces(dirs: &Dirs) -> PathBuf {
+    dirs.run.join("netns")
+}
+
+fn records(dirs: &Dirs) -> PathBuf {
+    dirs.run.join("cni")
+}
+
+fn add_dns(wishes: &mut DnsOptions, dns: &cni::Dns) {
+    let lists = [(&mut wishes.search, &dns.search), (&mut wishes.options, &dns.options)];
+    for (wished, offered) in lists {
+        if wished.is_empty() {
+            wished.clone_from(offered);
+        }
+    }
+    if wishes.servers.is_empty() {
+        wishes.servers.clone_from(&dns.nameservers);
+    }
+}
