@@ -220,6 +220,7 @@ impl VmProcess {
             disks: plan.disks,
             spare_disks: plan.spare_disks,
             nets: nets.collect(),
+            spare_nets: 0,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
             console: Some(console.clone()),
             rng: true,
