@@ -1,6 +1,7 @@
 //! Network interfaces on taps, each test in a network namespace of its own.
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     thread,
@@ -127,6 +128,44 @@ fn rate_limits_change_while_frames_move() {
         assert!(ask("eth1", &limit, &limit)["error"].as_str().unwrap().contains("eth1"));
         let zero = json!({"ops": {"size": 0, "refill_ms": 1}});
         assert!(ask("eth0", &zero, &limit)["error"].is_string());
+        reset(vm);
+    });
+}
+
+#[test]
+fn an_interface_joins_a_running_vm() {
+    in_namespace(|| {
+        let mut vm = Plan::new().with("spare_nets", 1).boot();
+        assert!(vm.ask("net eth0").starts_with("error: "));
+        let attach = |id: &str, mac: &str| json!({"op": "attach_net", "id": id, "mac": mac, "mtu": 1400});
+        let line = attach("late", "02:00:00:00:00:02");
+        let answer = vm.control_line(&line.to_string());
+        assert!(answer["error"].as_str().is_some_and(|text| text.contains("no descriptor")), "{answer}");
+        let answer = vm.control_with_file(&line, &File::open("/dev/null").unwrap());
+        assert!(answer["error"].as_str().is_some_and(|text| text.contains("as a tap")), "{answer}");
+
+        let tap = File::from(tap_queue("tap0", false).unwrap());
+        let answer = vm.control_with_file(&line, &tap);
+        assert_eq!(answer["ok"]["slot"], "sparenet0", "{answer}");
+        // The VMM has it.
+        drop(tap);
+        bring_up("tap0", HOST, 24).unwrap();
+        let device = answer["ok"]["device"].as_str().unwrap();
+        assert_eq!(vm.ask(&format!("plug {device}")), "ok");
+        assert_eq!(vm.ask("net eth0"), "mac=02:00:00:00:00:02 mtu=1400 queues=1");
+        assert_eq!(vm.ask(&format!("up eth0 {GUEST}")), "ok");
+        assert_eq!(vm.ask("tcp 80"), "ok");
+        transfer(&connect(), 64, 64).unwrap();
+        let counters = vm.control("metrics")["ok"]["nets"]["late"].clone();
+        for name in ["rx_bytes", "tx_bytes"] {
+            assert!(counters[name].as_u64().is_some_and(|bytes| bytes > 4 << 20), "{counters}");
+        }
+        let limit = json!({"op": "set_net_limit", "id": "late", "rx": {}});
+        assert_eq!(vm.control_line(&limit.to_string())["ok"], json!({}));
+
+        let other = File::from(tap_queue("tap1", false).unwrap());
+        let answer = vm.control_with_file(&attach("later", "02:00:00:00:00:03"), &other);
+        assert!(answer["error"].as_str().is_some_and(|text| text.contains("spare_nets")), "{answer}");
         reset(vm);
     });
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::{
+    config::MacAddress,
     control::{Attached, MetricsFormat, Nothing, Request, Response, State},
     rate_limit::RateLimit,
     virtio::balloon::BalloonState,
@@ -117,6 +118,23 @@ impl Client {
         self.ask::<Nothing>(&Request::SetNetLimit { id: id.into(), rx, tx }).map(drop)
     }
 
+    /// Attaches a network interface on a tap of `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`; returns where it is. There it
+    /// stays: a slot is used once. The tap goes when the VM ends, unless others hold it.
+    ///
+    /// # Errors
+    /// As of [`ClientError`]; among others, when there is no free slot, or the id or the address is another interface's.
+    pub fn attach_net(
+        &mut self,
+        id: &str,
+        mac: MacAddress,
+        tap: BorrowedFd<'_>,
+        mtu: Option<u16>,
+        limit_rx: RateLimit,
+        limit_tx: RateLimit,
+    ) -> Result<Attached, ClientError> {
+        self.ask_with_fd(&Request::AttachNet { id: id.to_owned(), mac, mtu, limit_rx, limit_tx }, tap)
+    }
+
     /// Attaches the disk at `path`; returns where it is.
     ///
     /// # Errors
@@ -143,12 +161,7 @@ impl Client {
         read_only: bool,
         limit: RateLimit,
     ) -> Result<Attached, ClientError> {
-        let line = to_bytes(&Request::AttachDisk { id: id.to_owned(), path: None, read_only, limit })?;
-        // The descriptor goes with the first bytes that are taken, however many these are.
-        let sent =
-            self.stream.get_ref().send_with_fd(&line[..], disk.as_raw_fd()).map_err(io::Error::from)?;
-        self.stream.get_mut().write_all(&line[sent..])?;
-        self.answer()
+        self.ask_with_fd(&Request::AttachDisk { id: id.to_owned(), path: None, read_only, limit }, disk)
     }
 
     /// Detaches a disk; returns when its file is closed.
@@ -180,6 +193,18 @@ impl Client {
         self.answer()
     }
 
+    fn ask_with_fd<T: DeserializeOwned>(
+        &mut self,
+        request: &Request,
+        fd: BorrowedFd<'_>,
+    ) -> Result<T, ClientError> {
+        let line = to_bytes(request)?;
+        // The descriptor goes with the first bytes that are taken, however many these are.
+        let sent = self.stream.get_ref().send_with_fd(&line[..], fd.as_raw_fd()).map_err(io::Error::from)?;
+        self.stream.get_mut().write_all(&line[sent..])?;
+        self.answer()
+    }
+
     fn answer<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
         let mut answer = Vec::new();
         (&mut self.stream).take(MAX_ANSWER).read_until(b'\n', &mut answer)?;
@@ -201,7 +226,7 @@ fn to_bytes(request: &Request) -> serde_json::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::{io::Seek, os::fd::AsFd, os::unix::net::UnixListener};
 
     use super::*;
     use crate::control::Status;
@@ -227,6 +252,28 @@ mod tests {
         let state = client.state().unwrap();
         assert_eq!(state.status, Status::Paused);
         assert_eq!([state.started_ns, state.configured_ns, state.first_instruction_ns], [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_interface_is_attached_by_its_tap() {
+        let (_dir, vmm, mut client) =
+            answering("{\"ok\":{\"slot\":\"sparenet0\",\"device\":\"4K@0xd0003000:8\"}}\n");
+        let mut tap = tempfile::tempfile().unwrap();
+        tap.write_all(b"the tap").unwrap();
+        let mac = MacAddress([2, 0, 0, 0, 0, 1]);
+        let no_limit = RateLimit::default();
+        let attached = client.attach_net("eth1", mac, tap.as_fd(), Some(1400), no_limit, no_limit).unwrap();
+        let expected = Attached { slot: "sparenet0".into(), device: "4K@0xd0003000:8".into() };
+        assert_eq!(attached, expected);
+        let mut line = [0; 1000];
+        let (len, passed) = vmm.recv_with_fd(&mut line).unwrap();
+        let request: Request = serde_json::from_slice(&line[..len]).unwrap();
+        let (id, mtu) = ("eth1".into(), Some(1400));
+        assert_eq!(request, Request::AttachNet { id, mac, mtu, limit_rx: no_limit, limit_tx: no_limit });
+        let (mut passed, mut text) = (passed.unwrap(), String::new());
+        passed.rewind().unwrap();
+        passed.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "the tap");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub const MAX_MEM_SIZE_MIB: u32 = 512 << 10;
 pub const MAX_DISK_ID_LEN: usize = 20;
 /// Most empty slots for disks.
 pub const MAX_SPARE_DISKS: u8 = 8;
+/// Most empty slots for network interfaces.
+pub const MAX_SPARE_NETS: u8 = 4;
 /// Most bytes of a configuration file.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
@@ -81,6 +83,9 @@ pub enum ConfigError {
     /// Number of empty slots for disks out of range.
     #[error("spare_disks is {0}, must be 0 to {MAX_SPARE_DISKS}")]
     SpareDisks(u8),
+    /// Number of empty slots for network interfaces out of range.
+    #[error("spare_nets is {0}, must be 0 to {MAX_SPARE_NETS}")]
+    SpareNets(u8),
     /// A network interface is no good.
     #[error(transparent)]
     Net(#[from] NetConfigError),
@@ -150,6 +155,10 @@ pub struct VmConfig {
     /// Network interfaces, in the order in which the guest finds them.
     #[serde(default)]
     pub nets: Vec<NetConfig>,
+    /// Empty slots, up to 4, for network interfaces that are attached while the VM runs, one each. They are called
+    /// `sparenet0`, `sparenet1` and so on.
+    #[serde(default)]
+    pub spare_nets: u8,
     /// Streams between guest and host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -355,6 +364,9 @@ impl VmConfig {
         }
         self.validate_disks()?;
         net::validate(&self.nets)?;
+        if self.spare_nets > MAX_SPARE_NETS {
+            return Err(ConfigError::SpareNets(self.spare_nets));
+        }
         match &self.vsock {
             Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => {
                 Err(ConfigError::GuestCid(vsock.guest_cid))
@@ -411,6 +423,11 @@ impl VmConfig {
     pub fn spare_disk_names(&self) -> impl Iterator<Item = String> {
         (0..self.spare_disks).map(|index| format!("spare{index}"))
     }
+
+    /// The names of the empty slots for network interfaces.
+    pub fn spare_net_names(&self) -> impl Iterator<Item = String> {
+        (0..self.spare_nets).map(|index| format!("sparenet{index}"))
+    }
 }
 
 #[cfg(test)]
@@ -439,6 +456,7 @@ mod tests {
             disks: vec![],
             spare_disks: 0,
             nets: vec![],
+            spare_nets: 0,
             vsock: None,
             console: None,
             rng: true,
@@ -479,6 +497,7 @@ mod tests {
                 },
                 limit_tx: RateLimit::default(),
             }],
+            spare_nets: 4,
             vsock: Some(VsockConfig { guest_cid: 3, socket: "/s".into() }),
             console: Some("/c".into()),
             rng: false,
@@ -569,6 +588,9 @@ mod tests {
         assert!(matches!(with("spare_disks", 9.into()), Err(ConfigError::SpareDisks(9))));
         let names: Vec<_> = with("spare_disks", 2.into()).unwrap().spare_disk_names().collect();
         assert_eq!(names, ["spare0", "spare1"]);
+        assert!(matches!(with("spare_nets", 5.into()), Err(ConfigError::SpareNets(5))));
+        let names: Vec<_> = with("spare_nets", 2.into()).unwrap().spare_net_names().collect();
+        assert_eq!(names, ["sparenet0", "sparenet1"]);
         let taken = serde_json::json!({
             "kernel": "/k", "vcpus": 1, "mem_size_mib": 64, "spare_disks": 1,
             "disks": [{"id": "spare0", "path": "/d", "read_only": false}],

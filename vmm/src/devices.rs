@@ -1,6 +1,6 @@
 //! The devices that a configuration asks for, and what steers them while the VM runs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use crate::{
     boot::cmdline,
@@ -8,13 +8,11 @@ use crate::{
     config::VmConfig,
     jail::VISIBLE_DIR,
     metrics::Counters,
-    rate_limit::RateLimit,
-    time::monotonic_ns,
     virtio::{
         VirtioDevice,
         balloon::{Balloon, BalloonHandle},
         block::{Block, Disks},
-        net::{Net, NetLimits},
+        net::{Net, Nets, SpareNet},
         rng::Rng,
         vsock::Vsock,
     },
@@ -35,7 +33,7 @@ pub(crate) struct Devices {
 pub struct Handles {
     disks: Disks,
     balloon: Option<BalloonHandle>,
-    net_limits: BTreeMap<String, NetLimits>,
+    nets: Nets,
 }
 
 impl Devices {
@@ -58,7 +56,7 @@ impl Devices {
         for config in &config.nets {
             let net = Net::new(config)?;
             counters.nets.insert(config.id.clone(), net.counters());
-            handles.net_limits.insert(config.id.clone(), net.limits());
+            handles.nets.add(&net);
             all.push(Box::new(net));
         }
         if let Some(vsock) = &config.vsock {
@@ -85,11 +83,16 @@ impl Devices {
             all.push(Box::new(balloon));
         }
         let named = all.len();
-        let slots = (0..).map(DeviceSlot::new).skip(named);
-        for (name, slot) in config.spare_disk_names().zip(slots) {
+        let mut slots = (0..).map(DeviceSlot::new).skip(named);
+        for (name, slot) in config.spare_disk_names().zip(slots.by_ref()) {
             let block = Block::spare(&name)?;
             handles.disks.add_spare(&block, cmdline::device(slot));
             all.push(Box::new(block));
+        }
+        for (name, slot) in config.spare_net_names().zip(slots) {
+            let spare = SpareNet::default();
+            handles.nets.add_spare(&spare, name, cmdline::device(slot));
+            all.push(Box::new(spare));
         }
         counters.disks.extend(handles.disks.counters());
         Ok(Self { all, named, handles })
@@ -107,14 +110,8 @@ impl Handles {
         self.balloon.as_ref()
     }
 
-    /// Changes an interface's rate limits, those that are given. False: there is no such interface.
-    pub fn set_net_limit(&self, id: &str, rx: Option<RateLimit>, tx: Option<RateLimit>) -> bool {
-        let Some(limits) = self.net_limits.get(id) else { return false };
-        for (limiter, limit) in [(&limits.rx, rx), (&limits.tx, tx)] {
-            if let Some(limit) = limit {
-                limiter.update(limit, monotonic_ns());
-            }
-        }
-        true
+    /// The network interfaces, to be limited; [`Vm::attach_net`](crate::vm::Vm::attach_net) attaches one.
+    pub fn nets(&mut self) -> &mut Nets {
+        &mut self.nets
     }
 }

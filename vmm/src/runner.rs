@@ -13,7 +13,7 @@ use vmm_sys_util::{
 
 use crate::{
     bus::GuestEnd,
-    config::VmConfig,
+    config::{NetConfig, TapConfig, VmConfig},
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
     jail::seccomp::{self, Role},
     metrics::prometheus,
@@ -204,13 +204,18 @@ fn answer(
             }
         }
         Request::SetNetLimit { id, rx, tx } => {
-            let wrong = [rx, tx].into_iter().flatten().find_map(|limit| limit.validate().err());
-            to_line(&match wrong {
-                Some(error) => Response::Error(error.to_string()),
-                None if vm.devices().set_net_limit(&id, rx, tx) => Response::Ok(Nothing {}),
-                None => Response::Error(format!("there is no network interface {id:?}")),
-            })
+            answer_result(vm.devices().nets().set_limits(&id, rx, tx).map(|()| Nothing {}))
         }
+        Request::AttachNet { id, mac, mtu, limit_rx, limit_tx } => match passed {
+            Some(passed) => {
+                let tap = TapConfig::Fds(vec![passed.as_raw_fd()]);
+                let net = NetConfig { id, tap, mac, mtu, queue_pairs: 1, limit_rx, limit_tx };
+                answer_result(vm.attach_net(&net))
+            }
+            None => to_line(&Response::<Nothing>::Error(format!(
+                "the network interface {id} has no descriptor of a tap passed along"
+            ))),
+        },
         Request::AttachDisk { id, path, read_only, limit } => {
             // A path means nothing in a jail.
             let path = path.filter(|_| config.jail.is_none());

@@ -19,8 +19,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::{
     boot::{self, BootError, Files, cmdline},
     bus::{Bus, DeviceSlot},
-    config::VmConfig,
+    config::{NetConfig, VmConfig},
     console::{Console, Output},
+    control::Attached,
     cpu,
     devices::{Devices, Handles},
     layout,
@@ -31,7 +32,7 @@ use crate::{
         Interrupt, VirtioDevice,
         block::DiskError,
         mmio::{MmioTransport, QUEUE_NOTIFY},
-        net::NetError,
+        net::{NetError, NetsError},
         vsock::VsockError,
         worker,
     },
@@ -296,6 +297,16 @@ impl Vm {
             counters["vcpus"][id]["cpu_ns"] = vcpu.cpu_time_ns().into();
         }
         Ok(counters)
+    }
+
+    /// Puts a network interface into a free spare slot, where it stays; it counts under its id.
+    ///
+    /// # Errors
+    /// As of [`NetsError`]; nothing has changed then.
+    pub fn attach_net(&mut self, config: &NetConfig) -> Result<Attached, NetsError> {
+        let (attached, counters) = self.devices.nets().attach(config)?;
+        self.counters.nets.insert(config.id.clone(), counters);
+        Ok(attached)
     }
 
     /// What steers the devices.

@@ -17,16 +17,20 @@ use self::{
     netlink::{Message, Refusal, Socket},
     plan::{Address, Interface, Mac, Neighbour, Route},
 };
-use crate::failure::{Failure, Kind};
+use crate::{
+    failure::{Failure, Kind},
+    plug::plug,
+};
 
 /// Brings the interfaces that are described to that state, and leaves others alone. What an interface has and what is
 /// not described goes, except for link-local IPv6 addresses and what the kernel itself made.
 ///
-/// Everything is checked before anything is changed. When the kernel refuses a part, the rest is done all the same, and
+/// Devices that the machine may not know yet are plugged in first. Everything is checked before anything is changed. When the kernel refuses a part, the rest is done all the same, and
 /// the first refusal is the error. Called again with the same description, it changes nothing.
 pub(crate) fn apply(network: &agent::Network) -> Result<(), Failure> {
     let interfaces = plan::interfaces(network)?;
     let settings = sysctl::checked(&network.sysctls)?;
+    plug(&network.devices)?;
     if interfaces.is_empty() {
         return sysctl::apply(&settings);
     }

@@ -242,6 +242,9 @@ guest_tests! {
             (Code::ALREADY_EXISTS, "another network device is called \"other\" already"));
         let (code, _) = refused(|n| drop(n.sysctls.insert("../kernel/hostname".into(), "x".into()))).await;
         assert_eq!(code, Code::INVALID_ARGUMENT);
+        // No driver takes this for a place.
+        let (_, text) = refused(|n| n.devices.push("nowhere".into())).await;
+        assert!(text.starts_with("cannot plug in the device \"nowhere\": "), "{text}");
         // So far nothing has happened.
         assert!(!list("link show dev old")[0]["flags"].as_array().unwrap().contains(&"UP".into()));
 

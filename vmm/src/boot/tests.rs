@@ -59,6 +59,7 @@ impl Machine {
             balloon: None,
             disks: vec![],
             nets: vec![],
+            spare_nets: 0,
             spare_disks: 0,
             vsock: None,
             console: None,

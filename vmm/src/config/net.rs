@@ -144,30 +144,26 @@ fn one() -> u8 {
     1
 }
 
-/// Checks what the types can't say.
-pub(super) fn validate(nets: &[NetConfig]) -> Result<(), NetConfigError> {
-    let (mut ids, mut macs, mut fds) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for net in nets {
-        let id = &net.id;
+impl NetConfig {
+    /// Checks what the types can't say of one interface.
+    ///
+    /// # Errors
+    /// Names the first field that is wrong.
+    pub fn validate(&self) -> Result<(), NetConfigError> {
+        let id = &self.id;
         if id.is_empty() || id.len() > MAX_ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(NetConfigError::Id(id.clone()));
         }
-        if !ids.insert(id) {
-            return Err(NetConfigError::DuplicateId(id.clone()));
+        if self.mac.0[0] & 1 != 0 || self.mac.0 == [0; 6] {
+            return Err(NetConfigError::Mac(self.mac, id.clone()));
         }
-        if net.mac.0[0] & 1 != 0 || net.mac.0 == [0; 6] {
-            return Err(NetConfigError::Mac(net.mac, id.clone()));
-        }
-        if !macs.insert(net.mac) {
-            return Err(NetConfigError::DuplicateMac(net.mac));
-        }
-        if let Some(mtu) = net.mtu.filter(|mtu| *mtu < MIN_MTU) {
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(NetConfigError::Mtu(mtu, id.clone()));
         }
-        if !(1..=MAX_QUEUE_PAIRS).contains(&net.queue_pairs) {
-            return Err(NetConfigError::QueuePairs(net.queue_pairs, id.clone()));
+        if !(1..=MAX_QUEUE_PAIRS).contains(&self.queue_pairs) {
+            return Err(NetConfigError::QueuePairs(self.queue_pairs, id.clone()));
         }
-        match &net.tap {
+        match &self.tap {
             TapConfig::Name(name) => {
                 let good = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b'%';
                 if name.is_empty() || name.len() > MAX_TAP_NAME_LEN || !name.bytes().all(good) {
@@ -176,16 +172,33 @@ pub(super) fn validate(nets: &[NetConfig]) -> Result<(), NetConfigError> {
             }
             TapConfig::Fds(numbers) => {
                 let standard = numbers.iter().any(|fd| *fd <= LAST_STANDARD_FD);
-                if standard || numbers.len() != usize::from(net.queue_pairs) {
-                    return Err(NetConfigError::Fds(id.clone(), net.queue_pairs));
-                }
-                if let Some(fd) = numbers.iter().find(|fd| !fds.insert(**fd)) {
-                    return Err(NetConfigError::DuplicateFd(*fd));
+                if standard || numbers.len() != usize::from(self.queue_pairs) {
+                    return Err(NetConfigError::Fds(id.clone(), self.queue_pairs));
                 }
             }
         }
-        for limit in [net.limit_rx, net.limit_tx] {
+        for limit in [self.limit_rx, self.limit_tx] {
             limit.validate().map_err(|source| NetConfigError::Limit { id: id.clone(), source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks each interface, and that nothing is used twice.
+pub(super) fn validate(nets: &[NetConfig]) -> Result<(), NetConfigError> {
+    let (mut ids, mut macs, mut fds) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for net in nets {
+        net.validate()?;
+        if !ids.insert(&net.id) {
+            return Err(NetConfigError::DuplicateId(net.id.clone()));
+        }
+        if !macs.insert(net.mac) {
+            return Err(NetConfigError::DuplicateMac(net.mac));
+        }
+        if let TapConfig::Fds(numbers) = &net.tap
+            && let Some(fd) = numbers.iter().find(|fd| !fds.insert(**fd))
+        {
+            return Err(NetConfigError::DuplicateFd(*fd));
         }
     }
     Ok(())

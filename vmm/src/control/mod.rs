@@ -10,6 +10,7 @@
 //! | `{"op":"balloon"}` | `{"ok":{...}}` with a [`BalloonState`](crate::virtio::balloon::BalloonState), and the guest is asked for new statistics |
 //! | `{"op":"set_balloon","target_mib":64}` | `{"ok":{}}`, and the guest is asked to give up so much memory in all |
 //! | `{"op":"set_net_limit","id":"eth0","rx":{...},"tx":{...}}` | `{"ok":{}}`; the limits are [`RateLimit`]s, `{}` for none, and left as they are where left out |
+//! | `{"op":"attach_net","id":"eth1","mac":"02:00:00:00:00:02"}`, also with `mtu`, `limit_rx` and `limit_tx`, and a tap's descriptor passed along | `{"ok":{"slot":"sparenet0","device":"4K@0xd0003000:8"}}`: the slot has this interface now, for good |
 //! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0","device":"4K@0xd0002000:7"}}`: the slot has a disk with this serial number now |
 //! | `{"op":"detach_disk","id":"data"}` | `{"ok":{}}` when the disk's file is closed |
 //! | `{"op":"set_disk_limit","id":"data","limit":{...}}` | `{"ok":{}}` |
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rate_limit::RateLimit;
+use crate::{config::MacAddress, rate_limit::RateLimit};
 
 mod receive;
 mod server;
@@ -70,6 +71,23 @@ pub enum Request {
         /// Of what the guest sends.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tx: Option<RateLimit>,
+    },
+    /// Put a network interface into a spare slot. Its tap's descriptor is passed along: one of `IFF_TAP`, `IFF_NO_PI` and
+    /// `IFF_VNET_HDR`.
+    AttachNet {
+        /// What it is called, as of [`crate::config::NetConfig`]; so for all others.
+        id: String,
+        /// The guest's address.
+        mac: MacAddress,
+        /// Most bytes of a packet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mtu: Option<u16>,
+        /// Of what the guest receives.
+        #[serde(default)]
+        limit_rx: RateLimit,
+        /// Of what the guest sends.
+        #[serde(default)]
+        limit_tx: RateLimit,
     },
     /// Put a disk into a spare slot.
     AttachDisk {
@@ -122,13 +140,13 @@ pub enum Response<T> {
     Error(String),
 }
 
-/// Where a disk was attached.
+/// Where a disk or a network interface was attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    /// The slot, by whose name its counters are found.
+    /// The slot. A disk's counters are found by its name, an interface's by the interface's id.
     pub slot: String,
     /// Where the slot's device is, as the parameter `device` of the guest's driver `virtio_mmio` takes it. The guest finds
-    /// the disk when that parameter has been set, once for each slot.
+    /// what was attached when that parameter has been set, once for each slot.
     pub device: String,
 }
 

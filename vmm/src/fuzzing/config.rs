@@ -16,7 +16,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let all = r#"{"kernel":"/k","initramfs":"/i","cmdline":"quiet a=b","vcpus":32,"mem_size_mib":4096,
         "memory":{"backing":"anonymous","shared":true,"prefault":true},
         "balloon":{"target_mib":16,"stats":true,"free_page_reporting":true},
-        "disks":[{"id":"base","path":"/d","read_only":true}],"vsock":{"guest_cid":3,"socket":"/s"},
+        "disks":[{"id":"base","path":"/d","read_only":true}],"spare_nets":4,"vsock":{"guest_cid":3,"socket":"/s"},
         "console":"/c","rng":false,"jail":{"uid":70000,"cgroup":"/g","seccomp":"log"}}"#;
     vec![br#"{"kernel":"/k","vcpus":1,"mem_size_mib":64}"#.to_vec(), all.into()]
 }

@@ -12,6 +12,11 @@ const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 /// What a network interface's driver has agreed to is told to its tap (linux/if_tun.h).
 const TUNSETOFFLOAD: u32 = 0x4004_54d0;
 const TUNSETQUEUE: u32 = 0x4004_54d9;
+/// What a tap is that is to be attached, and the length of its frames' headers.
+const TUNGETIFF: u32 = 0x8004_54d2;
+const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
+/// Whether calls on a connection wait (asm-generic/ioctls.h).
+const FIONBIO: u32 = 0x5421;
 const PROT_EXEC: u64 = 4;
 #[allow(clippy::cast_sign_loss, reason = "the numbers are positive")]
 const fn number(value: libc::c_int) -> u32 {
@@ -66,7 +71,10 @@ const MAIN: &[Allowed] = &[
     Call(libc::SYS_pwrite64),
     Call(libc::SYS_pread64),
     Call(libc::SYS_ftruncate),
-    Values(libc::SYS_ioctl, 1, &[0x5421]), // FIONBIO
+    // An interface to be attached: its tap, and what tells of a changed rate limit.
+    Values(libc::SYS_fcntl, 1, &[number(libc::F_SETFL)]),
+    Values(libc::SYS_eventfd2, 1, &[number(libc::EFD_NONBLOCK)]),
+    Values(libc::SYS_ioctl, 1, &[FIONBIO, TUNGETIFF, TUNSETVNETHDRSZ, TUNSETOFFLOAD]),
 ];
 
 /// Runs the guest, activates and resets devices, and writes the console.
@@ -113,7 +121,7 @@ const VSOCK: &[Allowed] = &[
     Call(libc::SYS_shutdown),
     Call(libc::SYS_recvfrom),
     Call(libc::SYS_sendto),
-    Values(libc::SYS_ioctl, 1, &[0x5421]), // FIONBIO
+    Values(libc::SYS_ioctl, 1, &[FIONBIO]),
 ];
 
 const BALLOON: &[Allowed] = &[];

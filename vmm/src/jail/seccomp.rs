@@ -62,6 +62,12 @@ pub fn apply(role: Role) -> Result<(), seccompiler::Error> {
     }
 }
 
+/// Binds the calling thread, whatever the process's mode is.
+#[cfg(test)]
+pub(crate) fn bind(role: Role) {
+    seccompiler::apply_filter(&program(role, SeccompMode::Kill).unwrap()).unwrap();
+}
+
 fn program(role: Role, mode: SeccompMode) -> Result<Vec<seccompiler::sock_filter>, seccompiler::Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for allowed in filters::of(role) {

@@ -27,6 +27,9 @@ pub enum ActivateError {
         /// How many were ready.
         found: usize,
     },
+    /// What the device is for has not come yet.
+    #[error("there is nothing behind this spare device yet: the guest was not to use it")]
+    Empty,
     /// An operating system call failed.
     #[error("{what}")]
     Os {

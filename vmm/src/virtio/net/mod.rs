@@ -46,10 +46,12 @@ mod control;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod metrics;
+mod nets;
 mod pair;
 mod pieces;
 mod ring;
 mod rx;
+mod spare;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -57,6 +59,8 @@ mod throttle;
 mod tx;
 
 pub use metrics::NetCounters;
+pub use nets::{Nets, NetsError};
+pub use spare::SpareNet;
 pub use tap::TapError;
 
 use control::Steering;

@@ -24,7 +24,7 @@ use crate::{
 const TYPE: u16 = 0x88b5;
 
 /// Runs a test in a new network namespace; says why when it can't.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let name = thread::current().name().unwrap_or_default().to_owned();
     let run = move || {
         // SAFETY: moves this thread alone to another namespace; no memory is touched.
@@ -39,7 +39,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
     thread::spawn(run).join().unwrap();
 }
 
-fn config(tap: TapConfig, queue_pairs: u8) -> NetConfig {
+pub(super) fn config(tap: TapConfig, queue_pairs: u8) -> NetConfig {
     NetConfig {
         id: "eth0".into(),
         tap,
@@ -61,7 +61,7 @@ fn checked(result: i32) -> i32 {
 }
 
 /// A socket for the host's side of an interface: it sends and receives whole frames of [`TYPE`].
-fn packet_socket(interface: &str) -> File {
+pub(super) fn packet_socket(interface: &str) -> File {
     // SAFETY: makes a descriptor and touches no memory; it is nobody else's.
     let socket = unsafe {
         File::from_raw_fd(checked(libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(TYPE.to_be()))))
@@ -91,7 +91,7 @@ fn packet_socket(interface: &str) -> File {
     socket
 }
 
-fn frame(content: &[u8]) -> Vec<u8> {
+pub(super) fn frame(content: &[u8]) -> Vec<u8> {
     [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &TYPE.to_be_bytes(), content].concat()
 }
 
@@ -190,7 +190,7 @@ fn queues_are_attached_as_they_are_used() {
 }
 
 /// Waits for the device's interrupts until `done`, but not for ever.
-fn wait_until(interrupt: &Interrupt, mut done: impl FnMut() -> bool) {
+pub(super) fn wait_until(interrupt: &Interrupt, mut done: impl FnMut() -> bool) {
     while !done() {
         let mut ready = libc::pollfd { fd: interrupt.irqfd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the kernel reads and writes the one element, which lives on.
@@ -249,7 +249,7 @@ fn a_pair_that_ran_before_it_was_used_gets_frames() {
 }
 
 /// A tap's descriptor, made as whoever starts the VMM makes it.
-fn made(name: &str, flags: i32) -> RawFd {
+pub(super) fn made(name: &str, flags: i32) -> RawFd {
     let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
     // SAFETY: all of it is numbers, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
