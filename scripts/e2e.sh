@@ -29,7 +29,7 @@ if [ "${1:-}" != --inside ]; then
         local try code
         for try in 1 2 3; do
             code=0
-            in_machine --timeout 1100 -- unshare --net "$root/scripts/e2e.sh" --inside "$@" || code=$?
+            in_machine --timeout 1400 -- unshare --net "$root/scripts/e2e.sh" --inside "$@" || code=$?
             [ "$code" = 124 ] || [ "$code" = 125 ] || break
             [ "$try" -lt 3 ] || break
             step "Running the end-to-end tests again: the emulated machine hung or crashed"

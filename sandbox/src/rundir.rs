@@ -187,6 +187,13 @@ fn sweep(dirs: &Dirs) -> Result<()> {
             fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
         }
     }
+    let names = dirs.run.join(NAMES);
+    for entry in fs::read_dir(&names).map_err(Error::io("read", &names))?.flatten() {
+        let path = entry.path();
+        if fs::read_link(&path).is_ok_and(|owner| !dirs.run.join(owner).exists()) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
     let scratch = dirs.scratch();
     for entry in fs::read_dir(&scratch).map_err(Error::io("read", &scratch))?.flatten() {
         let path = entry.path();
@@ -287,6 +294,7 @@ mod tests {
 
         let next = RunDir::create(&dirs, Some("web")).unwrap();
         assert!(!dirs.run.join(dead_id).exists());
+        assert_eq!(fs::read_dir(dirs.run.join(NAMES)).unwrap().count(), 1);
         assert!(!dirs.scratch().join(format!("{dead_id}.img")).exists());
         assert!(alive.join(LOCK).exists() && alive.scratch().exists());
         assert!(next.join(LOCK).exists());

@@ -1,6 +1,11 @@
 //! The machine's disks, found by their virtio-blk serials.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::failure::Failure;
 
@@ -8,15 +13,33 @@ const BLOCK: &str = "/sys/block";
 /// virtio-blk's limit on a serial, in bytes.
 const MAX_SERIAL: usize = 20;
 
-/// The device node of the disk with this serial.
+/// How long the driver may take to notice that an empty slot has a disk now.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
+const NOTICE_PAUSE: Duration = Duration::from_millis(1);
+
+/// The device node of the disk with this serial. A disk that has just been put into a slot that the driver knew empty has no
+/// size until the driver notices: that is waited for.
 pub(crate) fn find(serial: &str) -> Result<PathBuf, Failure> {
+    let (sysfs, device) = find_now(serial)?;
+    let since = Instant::now();
+    while fs::read_to_string(sysfs.join("size")).is_ok_and(|sectors| sectors.trim_end() == "0") {
+        if since.elapsed() > NOTICE_TIMEOUT {
+            return Err(Failure::invalid(format!("the disk with serial {serial:?} is empty")));
+        }
+        thread::sleep(NOTICE_PAUSE);
+    }
+    Ok(device)
+}
+
+/// The directory in sysfs and the device node of the disk with this serial.
+fn find_now(serial: &str) -> Result<(PathBuf, PathBuf), Failure> {
     check(serial)?;
     let failed = |e: io::Error| Failure::io("cannot list the machine's disks", &e);
     for entry in fs::read_dir(BLOCK).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         // Reading the attribute asks the device; one that has none is some other kind of disk.
         if fs::read_to_string(entry.path().join("serial")).is_ok_and(|found| found.trim_end() == serial) {
-            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+            return Ok((entry.path(), PathBuf::from("/dev").join(entry.file_name())));
         }
     }
     Err(Failure::not_found(format!("no disk with serial {serial:?}")))

@@ -59,6 +59,8 @@ pub(crate) struct Means {
 #[derive(Debug)]
 pub(crate) struct Container {
     id: String,
+    /// Disks that came with it, and go with it.
+    own_disks: Vec<String>,
     cgroup: Cgroup,
     /// As the host gave it. Only helpers parse it: PID 1 has better things to do.
     spec_json: Arc<[u8]>,
@@ -73,10 +75,11 @@ impl Container {
     pub(crate) async fn create(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
         let id = request.container_id.clone();
         check_id("container", &id)?;
+        let own_disks = rootfs::own_disks(&request.rootfs);
         let result = Self::make(means, request).await;
         if result.is_err() {
             let _ = Cgroup::new(paths::cgroup(&id)).remove().await;
-            if let Err(error) = rootfs::remove(&id) {
+            if let Err(error) = rootfs::remove(&id, &own_disks) {
                 crate::kmsg::error(&format!("cannot clean up after container {id}: {error}"));
             }
         }
@@ -85,6 +88,7 @@ impl Container {
 
     async fn make(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
         let id = request.container_id;
+        let own_disks = rootfs::own_disks(&request.rootfs);
         let rootfs = request.rootfs.unwrap_or_default();
         plug(&rootfs.devices)?;
         let spec_json = Arc::<[u8]>::from(request.spec_json);
@@ -112,6 +116,7 @@ impl Container {
         timeline::CREATED.record();
         Ok(Self {
             id,
+            own_disks,
             cgroup,
             spec_json,
             init: Arc::new(init),
@@ -205,7 +210,7 @@ impl Container {
     /// Kills what is left and unmounts the root.
     pub(crate) async fn delete(&self) -> Result<(), Failure> {
         self.cgroup.remove().await.map_err(|e| Failure::io("cannot remove the container's cgroup", &e))?;
-        rootfs::remove(&self.id)
+        rootfs::remove(&self.id, &self.own_disks)
             .map_err(|e| Failure::io("cannot unmount the container's root file system", &e))
     }
 

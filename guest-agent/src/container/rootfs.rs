@@ -47,14 +47,23 @@ pub(crate) fn mount_root(request: &RootFs, container_id: &str) -> Result<PathBuf
     Ok(root)
 }
 
-/// Unmounts the root of a container, whether or not it was mounted completely, and forgets its bundle.
-pub(crate) fn remove(container_id: &str) -> io::Result<()> {
+/// The disks that were attached for this container alone: those that the machine was told of with it.
+pub(crate) fn own_disks(request: &RootFs) -> Vec<String> {
+    if request.devices.is_empty() {
+        return Vec::new();
+    }
+    let disks = [&request.base_disk, &request.scratch_disk];
+    disks.into_iter().filter(|serial| disk::check(serial).is_ok()).cloned().collect()
+}
+
+/// Unmounts the root of a container, whether or not it was mounted completely, and its own disks, and forgets its bundle.
+pub(crate) fn remove(container_id: &str, own_disks: &[String]) -> io::Result<()> {
     let bundle = paths::bundle(container_id);
     for mounted in [ROOT, SCRATCH] {
-        match umount2(&bundle.join(mounted), MntFlags::MNT_DETACH) {
-            Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => {}
-            Err(error) => return Err(error.into()),
-        }
+        unmount(&bundle.join(mounted))?;
+    }
+    for serial in own_disks {
+        unmount(&paths::disk(serial))?;
     }
     for dir in [bundle, PathBuf::from(format!("{}/{container_id}", paths::STATE))] {
         match fs::remove_dir_all(dir) {
@@ -63,6 +72,14 @@ pub(crate) fn remove(container_id: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Unmounts what is mounted there, if anything is.
+fn unmount(path: &Path) -> io::Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::Error::ENOENT | nix::Error::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Mounts a disk's ext4 file system, once, and returns where.
