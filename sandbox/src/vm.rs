@@ -224,6 +224,7 @@ impl VmProcess {
             spare_disks: plan.spare_disks,
             nets: nets.collect(),
             spare_nets: plan.spare_nets,
+            filesystems: Vec::new(),
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
             console: Some(console.clone()),
             rng: true,

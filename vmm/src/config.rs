@@ -14,8 +14,10 @@ use crate::{
     rate_limit::{RateLimit, RateLimitError},
 };
 
+mod filesystem;
 mod net;
 
+pub use filesystem::{FilesystemConfig, FilesystemConfigError, FilesystemSocket, MAX_TAG_LEN};
 pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
 
 /// Most vCPUs of a VM.
@@ -89,6 +91,9 @@ pub enum ConfigError {
     /// A network interface is no good.
     #[error(transparent)]
     Net(#[from] NetConfigError),
+    /// A file system is no good.
+    #[error(transparent)]
+    Filesystem(#[from] FilesystemConfigError),
     /// The kernel's command line can't hold this.
     #[error("cmdline has a character that is not printable ASCII")]
     Cmdline,
@@ -159,6 +164,9 @@ pub struct VmConfig {
     /// `sparenet0`, `sparenet1` and so on.
     #[serde(default)]
     pub spare_nets: u8,
+    /// Directories of the host, served by processes of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filesystems: Vec<FilesystemConfig>,
     /// Streams between guest and host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockConfig>,
@@ -367,6 +375,7 @@ impl VmConfig {
         if self.spare_nets > MAX_SPARE_NETS {
             return Err(ConfigError::SpareNets(self.spare_nets));
         }
+        filesystem::validate(&self.filesystems, self.memory.shared)?;
         match &self.vsock {
             Some(vsock) if !(3..u32::MAX).contains(&vsock.guest_cid) => {
                 Err(ConfigError::GuestCid(vsock.guest_cid))
@@ -457,6 +466,7 @@ mod tests {
             spare_disks: 0,
             nets: vec![],
             spare_nets: 0,
+            filesystems: vec![],
             vsock: None,
             console: None,
             rng: true,
@@ -485,6 +495,7 @@ mod tests {
                 ..DiskConfig::new("base", "/d", true)
             }],
             spare_disks: 8,
+            filesystems: vec![FilesystemConfig { tag: "data".into(), socket: FilesystemSocket::Fd(9) }],
             nets: vec![NetConfig {
                 id: "eth0".into(),
                 tap: TapConfig::Fds(vec![7, 8]),

@@ -12,6 +12,7 @@ use crate::{
         VirtioDevice,
         balloon::{Balloon, BalloonHandle},
         block::{Block, Disks},
+        fs::Fs,
         net::{Net, Nets, SpareNet},
         rng::Rng,
         vsock::Vsock,
@@ -58,6 +59,11 @@ impl Devices {
             counters.nets.insert(config.id.clone(), net.counters());
             handles.nets.add(&net);
             all.push(Box::new(net));
+        }
+        for config in &config.filesystems {
+            let fs = Fs::open(config)?;
+            counters.filesystems.insert(config.tag.clone(), fs.counters());
+            all.push(Box::new(fs));
         }
         if let Some(vsock) = &config.vsock {
             let ports = match (&config.jail, vsock.socket.file_name()) {

@@ -31,6 +31,7 @@ use crate::{
     virtio::{
         Interrupt, VirtioDevice,
         block::DiskError,
+        fs::FsError,
         mmio::{MmioTransport, QUEUE_NOTIFY},
         net::{NetError, NetsError},
         vsock::VsockError,
@@ -83,6 +84,9 @@ pub enum VmError {
     /// A network interface can't be made.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// A file system's server can't be reached.
+    #[error(transparent)]
+    Fs(#[from] FsError),
     /// The vsock device can't be made.
     #[error("cannot set up vsock")]
     Vsock(#[from] VsockError),

@@ -60,6 +60,7 @@ impl Machine {
             disks: vec![],
             nets: vec![],
             spare_nets: 0,
+            filesystems: vec![],
             spare_disks: 0,
             vsock: None,
             console: None,

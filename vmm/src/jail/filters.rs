@@ -66,6 +66,8 @@ const MAIN: &[Allowed] = &[
     Call(libc::SYS_recvfrom),
     Call(libc::SYS_recvmsg),
     Call(libc::SYS_sendto),
+    // A file system's server that does not answer is hung up on.
+    Call(libc::SYS_shutdown),
     Call(libc::SYS_getpid),
     Call(libc::SYS_tgkill),
     Call(libc::SYS_pwrite64),
@@ -86,6 +88,8 @@ const VCPU: &[Allowed] = &[
     Call(libc::SYS_pwrite64),
     Call(libc::SYS_pread64),
     Call(libc::SYS_ftruncate),
+    // A file system's server that does not answer is hung up on.
+    Call(libc::SYS_shutdown),
 ];
 
 /// Starts threads and binds them.
@@ -126,17 +130,21 @@ const VSOCK: &[Allowed] = &[
 
 const BALLOON: &[Allowed] = &[];
 
+/// Messages on a socket that was connected before.
+const FS: &[Allowed] = &[Call(libc::SYS_epoll_create1), Call(libc::SYS_sendmsg), Call(libc::SYS_recvmsg)];
+
 /// All that a thread may do.
 pub(super) fn of(role: Role) -> impl Iterator<Item = &'static Allowed> {
     let own: &[&[Allowed]] = match role {
         Role::Main => &[MAIN],
         Role::Vcpu => &[VCPU],
-        Role::Spawner => &[SPAWNER, BLOCK, NET, VSOCK, BALLOON],
+        Role::Spawner => &[SPAWNER, BLOCK, NET, VSOCK, BALLOON, FS],
         Role::Block => &[BLOCK],
         Role::Net => &[NET],
         Role::Vsock => &[VSOCK],
         Role::Rng => &[],
         Role::Balloon => &[BALLOON],
+        Role::Fs => &[FS],
     };
     COMMON.iter().chain(own.iter().copied().flatten())
 }

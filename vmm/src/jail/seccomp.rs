@@ -30,6 +30,8 @@ pub enum Role {
     Rng,
     /// The balloon.
     Balloon,
+    /// A file system's, which only speaks with the server.
+    Fs,
 }
 
 /// Whether threads are filtered, for the whole process.
@@ -100,7 +102,7 @@ fn program(role: Role, mode: SeccompMode) -> Result<Vec<seccompiler::sock_filter
 mod tests {
     use super::*;
 
-    const ROLES: [Role; 8] = [
+    const ROLES: [Role; 9] = [
         Role::Main,
         Role::Vcpu,
         Role::Spawner,
@@ -109,6 +111,7 @@ mod tests {
         Role::Vsock,
         Role::Rng,
         Role::Balloon,
+        Role::Fs,
     ];
 
     /// Runs `call` in a process bound by a role's filter; returns how that ended.

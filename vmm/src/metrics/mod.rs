@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use crate::virtio::{
-    balloon::BalloonCounters, block::DiskCounters, net::NetCounters, rng::RngCounters, vsock::VsockCounters,
+    balloon::BalloonCounters, block::DiskCounters, fs::FsCounters, net::NetCounters, rng::RngCounters,
+    vsock::VsockCounters,
 };
 
 pub mod prometheus;
@@ -41,6 +42,8 @@ pub struct Counters {
     pub disks: BTreeMap<String, Arc<DiskCounters>>,
     /// The network interfaces', by id.
     pub nets: BTreeMap<String, Arc<NetCounters>>,
+    /// The file systems', by tag.
+    pub filesystems: BTreeMap<String, Arc<FsCounters>>,
     /// The vsock device's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<Arc<VsockCounters>>,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use virtio_queue::Queue;
@@ -54,17 +54,26 @@ struct InterruptInner {
     status: AtomicU32,
     /// Extra bits that the device wants to show in the device status register.
     device_status: AtomicU32,
+    /// Whether somebody else may fire it, who can't set bits of the status.
+    lent: AtomicBool,
 }
 
 impl Interrupt {
     /// An interrupt that fires by a write to `irqfd`.
     pub fn new(irqfd: EventFd) -> Self {
-        let (status, device_status) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status }) }
+        let (status, device_status, lent) = Default::default();
+        Self { inner: Arc::new(InterruptInner { irqfd, status, device_status, lent }) }
     }
 
     /// The descriptor to register with KVM.
     pub fn irqfd(&self) -> &EventFd {
+        &self.inner.irqfd
+    }
+
+    /// The descriptor for another process, which tells the driver by itself that buffers were used. It can't set bits of
+    /// the status, so from now until the next reset the driver always reads that buffers may have been used, and looks.
+    pub fn lend(&self) -> &EventFd {
+        self.inner.lent.store(true, Ordering::SeqCst);
         &self.inner.irqfd
     }
 
@@ -92,7 +101,8 @@ impl Interrupt {
 
     /// InterruptStatus as the driver reads it.
     pub fn status(&self) -> u32 {
-        self.inner.status.load(Ordering::SeqCst)
+        let lent = self.inner.lent.load(Ordering::SeqCst);
+        self.inner.status.load(Ordering::SeqCst) | if lent { INTERRUPT_USED_RING } else { 0 }
     }
 
     /// InterruptACK as the driver writes it.
@@ -109,6 +119,7 @@ impl Interrupt {
     pub fn reset(&self) {
         self.inner.status.store(0, Ordering::SeqCst);
         self.inner.device_status.store(0, Ordering::SeqCst);
+        self.inner.lent.store(false, Ordering::SeqCst);
     }
 }
 

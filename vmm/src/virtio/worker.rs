@@ -98,10 +98,17 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
+impl Worker {
+    /// Asks the thread to end, without waiting for it.
+    pub fn ask_to_stop(&self) {
         // Fails only when the counter would overflow: then the thread has been told already.
         let _ = self.stop.write(1);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.ask_to_stop();
         if let Some(thread) = self.thread.take() {
             // A panic was caught and reported inside.
             let _ = thread.join();
