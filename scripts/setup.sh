@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 
 packages=(
     # building husk
-    gcc make pkg-config libseccomp-dev
+    gcc make pkg-config libseccomp-dev libcap-ng-dev
     # building the guest's kernel
     bc bison flex libelf-dev libssl-dev xz-utils cpio rsync
     # running husk
