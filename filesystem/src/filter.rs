@@ -31,13 +31,17 @@ const PROCESS: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    libc::SYS_poll,
+    libc::SYS_ppoll,
     libc::SYS_recvmsg,
     libc::SYS_restart_syscall,
+    // The last thread may still be at its beginning when the second filter comes.
+    libc::SYS_rseq,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
     libc::SYS_sendmsg,
+    libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
 ];
 
@@ -108,12 +112,14 @@ const START: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_clone3,
     libc::SYS_epoll_create1,
-    libc::SYS_prctl,
-    libc::SYS_rseq,
-    libc::SYS_sched_getaffinity,
+    libc::SYS_rt_sigaction,
     libc::SYS_seccomp,
-    libc::SYS_set_robust_list,
 ];
+
+/// What a thread may tell the kernel of itself, its name and that it wants no new rights, and ask: libcap-ng looks at all
+/// capabilities before it drops one for a while.
+const TOLD: [libc::c_int; 4] =
+    [libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_CAPBSET_READ, libc::PR_CAP_AMBIENT];
 
 /// Binds the calling thread and those that it will start.
 ///
@@ -140,6 +146,12 @@ fn program(lists: &[&[libc::c_long]]) -> Result<Vec<seccompiler::sock_filter>, s
             SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
         rules.insert(number, vec![SeccompRule::new(vec![not_code])?]);
     }
+    let told = TOLD.map(|what| {
+        let what = u64::try_from(what).unwrap_or(u64::MAX);
+        let equal = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, what)?;
+        SeccompRule::new(vec![equal])
+    });
+    rules.insert(libc::SYS_prctl, told.into_iter().collect::<Result<_, _>>()?);
     let (otherwise, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
     Ok(SeccompFilter::new(rules, otherwise, listed, TargetArch::x86_64)?.try_into()?)
 }

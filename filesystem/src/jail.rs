@@ -30,7 +30,7 @@ use rustix::{
         open_tree, unmount,
     },
     process::{
-        Pid, Resource, Rlimit, Signal, WaitOptions, chdir, fchdir, pivot_root,
+        Pid, Resource, Rlimit, Signal, WaitOptions, chdir, fchdir, getrlimit, pivot_root,
         set_parent_process_death_signal, setrlimit, waitpid,
     },
     thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups},
@@ -85,17 +85,19 @@ fn check(result: libc::c_long, what: &'static str) -> Result<(), JailError> {
     if result < 0 { Err(os(what)(io::Error::last_os_error())) } else { Ok(()) }
 }
 
-/// Allows as many descriptors as the host does, up to [`MAX_FILES`]. Returns how many.
+/// Allows as many descriptors as the host does, up to [`MAX_FILES`]; where it allows no more than now, that is not an
+/// error. Returns how many.
 pub(crate) fn raise_file_limit() -> Result<u64, JailError> {
     let most = fs::read_to_string("/proc/sys/fs/nr_open").map_err(os("read fs.nr_open"))?;
     let most = most.trim().parse().map_or(MAX_FILES, |most: u64| most.min(MAX_FILES));
-    let limit = Rlimit { current: Some(most), maximum: Some(most) };
-    setrlimit(Resource::Nofile, limit).map_err(|source| JailError::Os {
-        what: "raise the limit of open files",
-        hint: ": run as root",
-        source: source.into(),
-    })?;
-    Ok(most)
+    let set = |limit| setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) });
+    if set(most).is_ok() {
+        return Ok(most);
+    }
+    // Root in a container may not.
+    let now = getrlimit(Resource::Nofile).maximum.unwrap_or(most).min(most);
+    set(now).map_err(os("raise the limit of open files"))?;
+    Ok(now)
 }
 
 /// In which process one is.

@@ -21,7 +21,6 @@ const USED: u64 = 0x2000;
 const SIZE: u16 = 16;
 const REQUEST: u64 = 0x10_0000;
 const ANSWER: u64 = 0x20_0000;
-const ANSWER_LEN: u32 = 0x1_0000;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
@@ -75,13 +74,13 @@ impl Guest {
         self.start();
     }
 
-    /// Makes a request and waits for the answer.
-    pub(crate) fn ask(&mut self, request: &[u8]) -> Vec<u8> {
+    /// Makes a request and waits for the answer, which has at most `room` bytes.
+    pub(crate) fn ask(&mut self, request: &[u8], room: u32) -> Vec<u8> {
         let mem = &self.mem;
         let rings = RINGS[1];
         mem.write_slice(request, GuestAddress(REQUEST)).unwrap();
         let request_len = u32::try_from(request.len()).unwrap();
-        let descriptors = [(REQUEST, request_len, NEXT, 1_u16), (ANSWER, ANSWER_LEN, WRITE, 0)];
+        let descriptors = [(REQUEST, request_len, NEXT, 1_u16), (ANSWER, room, WRITE, 0)];
         for (at, (address, len, flags, next)) in (0..).step_by(16).zip(descriptors) {
             let at = GuestAddress(rings + at);
             mem.write_obj(address, at).unwrap();
