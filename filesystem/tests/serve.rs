@@ -1,5 +1,6 @@
 //! The program, with the VMM's own device in front of it and a driver that speaks FUSE over a queue in shared memory.
 //! Nothing is mounted by a guest. Needs root.
+#![allow(clippy::unwrap_used, reason = "it is a test")]
 
 #[path = "serve/driver.rs"]
 mod driver;
@@ -40,6 +41,16 @@ fn a_file_is_found_and_read() {
     assert_eq!(guest.lookup(fuse::ROOT, "absent").unwrap_err(), ENOENT);
     drop(guest);
     server.ends_by_itself();
+}
+
+#[test]
+fn a_directory_that_is_none_is_named() {
+    if !is_root() {
+        return;
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::start(file.path(), &[]);
+    server.ends_with_error(&format!("husk-fs: cannot serve {}: Not a directory", file.path().display()));
 }
 
 #[test]

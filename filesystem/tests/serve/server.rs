@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    io::PipeWriter,
+    io::{PipeWriter, Read},
     os::{
         fd::{AsRawFd, RawFd},
         unix::{net::UnixListener, process::CommandExt},
     },
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
 };
 
 use rustix::{
@@ -58,6 +58,7 @@ impl Server {
         let listener = UnixListener::bind(&socket).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_husk-fs"));
         command.arg("--root").arg(root).arg("--listen").arg(listener.as_raw_fd().to_string()).args(options);
+        command.stderr(Stdio::piped());
         let inherited: Vec<_> = inherited.iter().copied().chain([listener.as_raw_fd()]).collect();
         // SAFETY: the child makes nothing but system calls.
         unsafe {
@@ -79,6 +80,16 @@ impl Server {
     /// Waits for an orderly end.
     pub(crate) fn ends_by_itself(mut self) {
         assert_eq!(self.process.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Server {
+    /// Waits for its end by an error that begins like this.
+    pub(crate) fn ends_with_error(mut self, message: &str) {
+        let mut text = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(self.process.wait().unwrap().code(), Some(1));
+        assert!(text.starts_with(message), "{text}");
     }
 }
 

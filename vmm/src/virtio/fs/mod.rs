@@ -237,13 +237,15 @@ fn run(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             result => result?,
         };
-        for event in &events[..count] {
-            let gone = EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR;
-            match (event.data(), event.event_set()) {
-                (STOP, _) => return session.stop(queues),
-                (_, happened) if happened.intersects(gone) => return Err(SessionError::HungUp),
-                _ => return Err(SessionError::Unasked),
-            }
+        let happened = &events[..count];
+        if happened.iter().any(|event| event.data() == STOP) {
+            return session.stop(queues);
         }
+        let gone = EventSet::READ_HANG_UP | EventSet::HANG_UP | EventSet::ERROR;
+        return Err(if happened.iter().any(|event| event.event_set().intersects(gone)) {
+            SessionError::HungUp
+        } else {
+            SessionError::Unasked
+        });
     }
 }
