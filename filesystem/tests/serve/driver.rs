@@ -11,8 +11,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::server::Server;
 
-/// VIRTIO_F_VERSION_1.
-const VERSION_1: u64 = 1 << 32;
+/// VIRTIO_F_VERSION_1, VIRTIO_RING_F_EVENT_IDX and VIRTIO_RING_F_INDIRECT_DESC: what Linux agrees to.
+const FEATURES: u64 = 1 << 32 | 1 << 29 | 1 << 28;
 /// Where each queue's rings are.
 const RINGS: [u64; 2] = [0x1_0000, 0x2_0000];
 /// Parts of a queue's rings.
@@ -64,7 +64,7 @@ impl Guest {
         });
         let (mem, interrupt) = (self.mem.clone(), self.interrupt.clone());
         let queues = queues.collect();
-        self.device.activate(Activation { mem, queues, interrupt, features: VERSION_1 }).unwrap();
+        self.device.activate(Activation { mem, queues, interrupt, features: FEATURES }).unwrap();
     }
 
     /// Resets the device and starts it again.
@@ -90,6 +90,8 @@ impl Guest {
         }
         let slot = u64::from(self.made % SIZE);
         mem.write_obj(0_u16, GuestAddress(rings + AVAILABLE + 4 + 2 * slot)).unwrap();
+        // Used buffers from this one on are to be told of (used_event).
+        mem.write_obj(self.made, GuestAddress(rings + AVAILABLE + 4 + 2 * u64::from(SIZE))).unwrap();
         self.made += 1;
         mem.store(self.made, GuestAddress(rings + AVAILABLE + 2), std::sync::atomic::Ordering::Release)
             .unwrap();

@@ -129,6 +129,8 @@ impl Session {
     pub(super) fn stop(&mut self, queues: &[Option<ActiveQueue>]) -> Result<(), SessionError> {
         let end = told("the end");
         for (index, _) in used(queues) {
+            // First, so that a notification on its way does not find a queue that is half taken apart.
+            self.frontend.set_vring_enable(index, false).map_err(&end)?;
             self.frontend.get_vring_base(index).map_err(&end)?;
         }
         if self.protocol.is_some_and(|known| known.contains(VhostUserProtocolFeatures::RESET_DEVICE)) {

@@ -78,7 +78,11 @@ impl VhostUserBackendMut for Server {
     ) -> io::Result<()> {
         let mem = self.mem.as_ref().unwrap().memory();
         let vring = &vrings[usize::from(queue)];
-        let chains: Vec<_> = vring.get_mut().get_queue_mut().iter(mem.clone()).unwrap().collect();
+        let chains: Vec<_> = match vring.get_mut().get_queue_mut().iter(mem.clone()) {
+            Ok(chains) => chains.collect(),
+            // It has just been taken back.
+            Err(_) => return Ok(()),
+        };
         for chain in chains {
             let head = chain.head_index();
             let room = chain.writable().next().unwrap();
@@ -146,13 +150,18 @@ impl<'m> Driver<'m> {
         let request = RawDescriptor::from(Descriptor::new(BUFFER.0, 8, write, 0));
         self.rings.build_desc_chain(&[request]).unwrap();
         self.kick.write(1).unwrap();
-        self.irq.read().unwrap();
+        // An interrupt may come for nothing.
+        while self.rings.used().idx().load() == 0 {
+            self.irq.read().unwrap();
+        }
         self.mem.read_obj(BUFFER).unwrap()
     }
 
     /// Waits until the device has failed.
     fn wait_for_failure(&self) {
-        self.irq.read().unwrap();
+        while self.interrupt.device_status() == 0 {
+            self.irq.read().unwrap();
+        }
         assert_eq!(self.interrupt.device_status(), STATUS_NEEDS_RESET);
         assert_ne!(self.interrupt.status() & INTERRUPT_CONFIG, 0);
     }
