@@ -17,12 +17,14 @@ image=$HUSK_TEST_REGISTRY/busybox
 DESTDIR='' PREFIX=$registry_state/installed scripts/install.sh
 husk=$registry_state/installed/bin/husk
 # The first runs read everything from disk once; they are not measured.
-for _ in 1 2 3; do
-    "$husk" run --rm "$image" true
+for network in none none default default; do
+    "$husk" run --rm --network "$network" "$image" true
 done
-for round in 1 2 3; do
-    echo "run $round: husk run --rm busybox true"
-    "$husk" run --rm --timings "$image" true 2>&1
+for network in none default; do
+    for round in 1 2; do
+        echo "run $round: husk run --rm --network $network busybox true"
+        "$husk" run --rm --timings --network "$network" "$image" true 2>&1
+    done
 done
 size() { stat -Lc %s "$1" | numfmt --to=iec-i --suffix=B; }
 echo "vmlinux: $(size build/guest/vmlinux), initramfs: $(size build/guest/initramfs.cpio)"

@@ -210,7 +210,10 @@ fn answer(
             Some(passed) => {
                 let tap = TapConfig::Fds(vec![passed.as_raw_fd()]);
                 let net = NetConfig { id, tap, mac, mtu, queue_pairs: 1, limit_rx, limit_tx };
-                answer_result(vm.attach_net(&net))
+                match vm.attach_net(&net) {
+                    Ok(attached) => answer_result(vm.plug(attached)),
+                    Err(error) => answer_result(Err::<Nothing, _>(error)),
+                }
             }
             None => to_line(&Response::<Nothing>::Error(format!(
                 "the network interface {id} has no descriptor of a tap passed along"
@@ -220,7 +223,10 @@ fn answer(
             // A path means nothing in a jail.
             let path = path.filter(|_| config.jail.is_none());
             match path.map(Source::Path).or(passed.map(Source::Open)) {
-                Some(source) => answer_result(vm.devices().disks().attach(&id, source, read_only, limit)),
+                Some(source) => match vm.devices().disks().attach(&id, source, read_only, limit) {
+                    Ok(attached) => answer_result(vm.plug(attached)),
+                    Err(error) => answer_result(Err::<Nothing, _>(error)),
+                },
                 None => to_line(&Response::<Nothing>::Error(format!(
                     "the disk {id} has neither a path that this VMM can reach nor a descriptor passed along"
                 ))),

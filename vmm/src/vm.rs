@@ -178,7 +178,8 @@ pub struct Vm {
     events: Receiver<Event>,
     wakeup: EventFd,
     running: bool,
-    _fd: VmFd,
+    unplugged: Vec<Unplugged>,
+    fd: VmFd,
 }
 
 impl Vm {
@@ -210,7 +211,7 @@ impl Vm {
             Ok::<_, VmError>((created?, loaded?))
         })?;
         add_memory(&fd, &mem)?;
-        let transports = attach(&fd, &mem, devices, &slots)?;
+        let (transports, unplugged) = attach(&fd, &mem, devices, &slots, named)?;
         let console = console.map(|output| create_console(&fd, output)).transpose()?;
 
         let shared = Arc::new(Shared {
@@ -246,7 +247,7 @@ impl Vm {
             let handle = VcpuHandle::spawn(id, vcpu, shared.clone(), exits, reporter);
             vcpus.push(handle.map_err(os("start a vCPU's thread"))?);
         }
-        Ok(Self { vcpus, shared, counters, devices: handles, events, wakeup, running: false, _fd: fd })
+        Ok(Self { vcpus, shared, counters, devices: handles, events, wakeup, running: false, unplugged, fd })
     }
 
     /// Lets all vCPUs run.
@@ -313,6 +314,20 @@ impl Vm {
         Ok(attached)
     }
 
+    /// Tells KVM of a spare slot's device, the first time that something is attached there.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn plug(&mut self, attached: Attached) -> Result<Attached, VmError> {
+        let is_it = |unplugged: &Unplugged| cmdline::device(unplugged.slot) == attached.device;
+        if let Some(index) = self.unplugged.iter().position(is_it) {
+            let Unplugged { slot, kicks, line } = self.unplugged.swap_remove(index);
+            register_kicks(&self.fd, slot, &kicks)?;
+            self.fd.register_irqfd(&line, slot.irq()).map_err(kvm("register an interrupt"))?;
+        }
+        Ok(attached)
+    }
+
     /// What steers the devices.
     pub fn devices(&mut self) -> &mut Handles {
         &mut self.devices
@@ -358,10 +373,23 @@ fn attach(
     mem: &GuestMemoryMmap,
     devices: Vec<Box<dyn VirtioDevice>>,
     slots: &[DeviceSlot],
-) -> Result<Vec<MmioTransport>, VmError> {
+    named: usize,
+) -> Result<(Vec<MmioTransport>, Vec<Unplugged>), VmError> {
     let mut lines: Vec<(u32, EventFd)> = Vec::with_capacity(devices.len());
     let mut transports = Vec::with_capacity(devices.len());
-    for (device, slot) in devices.into_iter().zip(slots) {
+    let mut unplugged = Vec::new();
+    for (index, (device, slot)) in devices.into_iter().zip(slots).enumerate() {
+        if index >= named {
+            let line = EventFd::new(EFD_NONBLOCK).map_err(os("create an eventfd"))?;
+            let interrupt = Interrupt::new(line.try_clone().map_err(os("duplicate an eventfd"))?);
+            let transport =
+                MmioTransport::new(device, mem.clone(), interrupt).map_err(os("create an eventfd"))?;
+            let kicks = transport.kicks().iter().map(EventFd::try_clone).collect::<io::Result<_>>();
+            let kicks = kicks.map_err(os("duplicate an eventfd"))?;
+            unplugged.push(Unplugged { slot: *slot, kicks, line });
+            transports.push(transport);
+            continue;
+        }
         let known = lines.iter().position(|(irq, _)| *irq == slot.irq());
         let line = match known {
             Some(index) => &lines[index].1,
@@ -373,13 +401,27 @@ fn attach(
         let interrupt = Interrupt::new(line.try_clone().map_err(os("duplicate an eventfd"))?);
         let transport =
             MmioTransport::new(device, mem.clone(), interrupt).map_err(os("create an eventfd"))?;
-        let notify = IoEventAddress::Mmio(slot.address() + QUEUE_NOTIFY);
-        for (queue, kick) in (0_u32..).zip(transport.kicks()) {
-            fd.register_ioevent(kick, &notify, queue).map_err(kvm("register a notification"))?;
-        }
+        register_kicks(fd, *slot, transport.kicks())?;
         transports.push(transport);
     }
-    Ok(transports)
+    Ok((transports, unplugged))
+}
+
+/// A device of a spare slot. KVM is told of it when it is used: each notification costs it half a millisecond.
+#[derive(Debug)]
+struct Unplugged {
+    slot: DeviceSlot,
+    kicks: Vec<EventFd>,
+    line: EventFd,
+}
+
+/// Has a driver's notifications become eventfds'.
+fn register_kicks(fd: &VmFd, slot: DeviceSlot, kicks: &[EventFd]) -> Result<(), VmError> {
+    let notify = IoEventAddress::Mmio(slot.address() + QUEUE_NOTIFY);
+    for (queue, kick) in (0_u32..).zip(kicks) {
+        fd.register_ioevent(kick, &notify, queue).map_err(kvm("register a notification"))?;
+    }
+    Ok(())
 }
 
 fn create_irq(fd: &VmFd, irq: u32) -> Result<EventFd, VmError> {

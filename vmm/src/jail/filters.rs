@@ -9,6 +9,9 @@ use super::seccomp::{
 const KVM_RUN: u32 = 0xae80;
 /// `_IO(KVMIO, 0xad)`.
 const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
+/// `_IOW(KVMIO, 0x76, struct kvm_irqfd)` and `_IOW(KVMIO, 0x79, struct kvm_ioeventfd)`.
+const KVM_IRQFD: u32 = 0x4020_ae76;
+const KVM_IOEVENTFD: u32 = 0x4040_ae79;
 /// What a network interface's driver has agreed to is told to its tap (linux/if_tun.h).
 const TUNSETOFFLOAD: u32 = 0x4004_54d0;
 const TUNSETQUEUE: u32 = 0x4004_54d9;
@@ -77,6 +80,8 @@ const MAIN: &[Allowed] = &[
     Values(libc::SYS_fcntl, 1, &[number(libc::F_SETFL)]),
     Values(libc::SYS_eventfd2, 1, &[number(libc::EFD_NONBLOCK)]),
     Values(libc::SYS_ioctl, 1, &[FIONBIO, TUNGETIFF, TUNSETVNETHDRSZ, TUNSETOFFLOAD]),
+    // Either is then made known to KVM.
+    Values(libc::SYS_ioctl, 1, &[KVM_IRQFD, KVM_IOEVENTFD]),
 ];
 
 /// Runs the guest, activates and resets devices, and writes the console.
