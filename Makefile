@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz lint bench bench-vmm images install clean
+.PHONY: help setup build demo test fuzz lint bench bench-vmm bench-io images install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: build images ## Measure a start, split along its timeline
 
 bench-vmm: build ## Measure a bare VM from start to exit, beside QEMU's microvm
 	@scripts/bench-vmm.sh
+
+bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
+	@scripts/bench-io.sh
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh
