@@ -115,7 +115,7 @@ fn debians_plugins_make_networks_that_work() {
     let both = "ls /sys/class/net | tr '\\n' ' '";
     husk.shell(&["--network", "cni:bridged", "--network", "cni:direct"], both).expect_out("eth0 eth1 lo ");
 
-    let serve = "while true; do nc -l -p 80 -e echo served; done &";
+    let serve = "nc -ll -p 80 -e echo served &";
     let web = start(&husk, &["--network", "cni:bridged", "-p", "8080:80"], serve);
     assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080), "served\n");
     assert_eq!(leased().len(), 1);
@@ -179,10 +179,10 @@ fn a_prepared_namespace_is_taken_over() {
         ip route | tr '\\n' ';'; echo
         grep '^10.50.0.9 ' /proc/net/arp | awk '{print $3, $4}'
         cat /proc/sys/net/ipv4/ip_unprivileged_port_start
-        nc -l -p 80 -s 127.0.0.1 -e echo local &
-        nc -l -p 81 -e echo served &";
+        httpd -p 127.0.0.1:80 -h /etc
+        nc -ll -p 81 -e echo served &";
     let mut pod = husk.start(shell_args(
-        &["-i", "--network", "ns:/run/netns/pod"],
+        &["-i", "--network", "ns:/run/netns/pod", "--hostname", "the-pod"],
         &format!(
             "{script}\necho ready; read line; ip -o -4 address | grep -v 127 | awk '{{print $2,$4}}'; cat"
         ),
@@ -196,14 +196,9 @@ fn a_prepared_namespace_is_taken_over() {
     assert_eq!(squeeze(&out), squeeze(expected));
     assert_eq!(ask(Ipv4Addr::new(10, 50, 0, 2), 81), "served\n");
     // As Kubernetes forwards ports: from inside the namespace, to its loopback address.
-    let mut forwarded = Command::new("ip");
-    forwarded.args(["netns", "exec", "pod", "python3", "-c"]);
-    forwarded.arg(
-        "import socket; print(socket.create_connection(('127.0.0.1', 80), 100).recv(99).decode(), end='')",
-    );
-    let output = forwarded.output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "local\n", "{output:?}");
-
+    let get = "import urllib.request as u; print(u.urlopen('http://127.0.0.1/hostname', None, 100).read().decode(), end='')";
+    let forwarded = shell(&format!("ip netns exec pod python3 -c \"{get}\""));
+    assert_eq!(forwarded, "the-pod\n");
     // What comes and changes later arrives, too.
     shell(
         "ip -n pod address add 10.50.0.3/24 dev in0

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use husk_network::{
@@ -12,7 +13,7 @@ use husk_network::{
     names::resolvers::DnsOptions,
     netns::{self, Netns},
     publish::PortMapping,
-    takeover::{Takeover, Update, loopback::Loopback},
+    takeover::{self, Takeover, Update, loopback::Loopback},
 };
 use husk_protocol::{agent, port};
 use husk_vmm::{client::Client, rate_limit::RateLimit};
@@ -26,6 +27,8 @@ use crate::{
     rundir::{self, RunDir},
 };
 
+/// How long to wait before a failed look at a namespace is repeated.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Where CNI's configurations are.
 const CNI_CONFIGS: &str = "/etc/cni/net.d";
 
@@ -144,7 +147,17 @@ impl Namespace {
 
     /// Tells the guest of changes, until the namespace is gone.
     async fn follow_changes(&mut self, guest: &Guest, machine: &Machine) {
-        while let Ok(update) = self.takeover.next().await {
+        loop {
+            let update = match self.takeover.next().await {
+                Ok(update) => update,
+                // There is nothing more to follow.
+                Err(takeover::Error::Ended) => return std::future::pending().await,
+                Err(error) => {
+                    (machine.note)(&format!("cannot tell what changed in the network namespace: {error}"));
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
             let network = match self.network_of(update, machine) {
                 Ok(network) => network,
                 Err(error) => {
