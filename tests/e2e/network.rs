@@ -137,9 +137,25 @@ for address in ('{OUTSIDE}', '{OUTSIDE6}'):
 #[test]
 fn published_ports_lead_to_the_container_from_everywhere() {
     let (world, husk) = (World::new(), Husk::new());
-    let options = ["--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
-    let script = format!("{SERVE}\nnc -u -l -p 53 -e cat &");
-    let container = start(&husk, &options, &script);
+    let server = "import socket, sys, threading
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(('', 53))
+def echo():
+    while True:
+        udp.sendto(*udp.recvfrom(1000))
+threading.Thread(target=echo, daemon=True).start()
+tcp = socket.create_server(('::', 80), family=socket.AF_INET6, dualstack_ipv6=True)
+def serve():
+    while True:
+        with tcp.accept()[0] as stream:
+            stream.sendall(b'served\\n')
+threading.Thread(target=serve, daemon=True).start()
+print('ready', flush=True)
+sys.stdin.read()
+";
+    let args = ["run", "-i", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
+    let mut container = husk.start([&args[..], &[&image(PYTHON), "python3", "-c", server]].concat());
+    container.wait_for_out("ready");
     for address in [LOCALHOST, LOCALHOST6, HOST.into(), HOST6.into()] {
         assert_eq!(ask(address, 8080), "served\n", "{address}");
     }
@@ -152,7 +168,7 @@ fn published_ports_lead_to_the_container_from_everywhere() {
             if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        // Datagrams may be lost, above all while nc changes from one client to the next.
+        // Datagrams may be lost.
         wait_until("an echo", PATIENCE, || {
             socket.send_to(b"hello", (address, 5300)).unwrap();
             let mut buffer = [0; 16];
