@@ -82,7 +82,10 @@ cargo-nextest nextest run --profile e2e --cargo-metadata build/e2e/cargo.json \
 step "Looking for leftovers"
 left=$(
     pgrep -a husk || true
-    find "$HUSK_TEST_ROOT/run" "$HUSK_TEST_ROOT/data/scratch" -mindepth 1 ! -name lock ! -name names
+    find "$HUSK_TEST_ROOT/run" "$HUSK_TEST_ROOT/data/scratch" -mindepth 1 ! -name lock ! -name names ! -path '*/run/networks*'
+    # What a network was given last is remembered; nobody may still have anything, and no bridge be left.
+    grep -rl '"sandbox"' "$HUSK_TEST_ROOT/run/networks" || true
+    ip -o link | grep -w 'hk.*' || true
     find "$HUSK_TEST_ROOT/data/disks" -name '*.tmp'
     find /tmp -maxdepth 1 -newer "$registry_state/env" \( -name 'husk-*' -o -name 'vm-*' \)
 )
