@@ -176,7 +176,7 @@ impl FromStr for NetworkArg {
             }
             Some(("cni", name)) if !name.is_empty() => Ok(Self::Cni(name.into())),
             Some(("ns", path)) if path.starts_with('/') => {
-                Ok(Self::Alone(NetworkMode::Namespace(Some(path.into()))))
+                Ok(Self::Alone(NetworkMode::Namespace(path.into())))
             }
             Some(_) => bail!("expected a network's name, none, container:NAME, cni:NAME, or ns:/PATH"),
             None => match text {
@@ -288,7 +288,7 @@ mod tests {
         let mode = options(&["--network", "cni:a", "--network", "cni:b"]).unwrap().mode;
         assert_eq!(mode, NetworkMode::Cni(vec!["a".into(), "b".into()]));
         let mode = options(&["--network", "ns:/run/netns/x"]).unwrap().mode;
-        assert_eq!(mode, NetworkMode::Namespace(Some("/run/netns/x".into())));
+        assert_eq!(mode, NetworkMode::Namespace("/run/netns/x".into()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{env, os::unix::process::CommandExt};
 use anyhow::{Context, bail};
 use husk_network::{
     definition::DEFAULT_NETWORK,
-    publish::{self, PortMapping},
+    publish::{self, PortMapping, PortProtocol},
     unprivileged,
 };
 use husk_sandbox::{
@@ -30,9 +30,9 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
     };
     if unprivileged::is_under_pasta() {
         // It has published the ports, and its namespace is the network.
-        options.publish.clear();
-        options.publish_all = false;
-        options.mode = NetworkMode::Namespace(None);
+        let tcp = std::mem::take(&mut options.publish).into_iter();
+        let tcp = tcp.filter(|port| port.protocol == PortProtocol::Tcp).map(|port| port.container_port);
+        options.mode = NetworkMode::Pasta(tcp.collect());
         return Ok(());
     }
     if privilege::is_root() {

@@ -115,7 +115,8 @@ impl Connection {
                 let ports: Vec<PortMapping> = self.ports.iter().map(|port| port.mapping.clone()).collect();
                 self.take_over(Namespace::by_cni(dirs, dir, networks, &ports, &mut dns).await?)?;
             }
-            NetworkMode::Namespace(path) => self.take_over(Namespace::existing(path.as_deref()).await?)?,
+            NetworkMode::Namespace(path) => self.take_over(Namespace::existing(path).await?)?,
+            NetworkMode::Pasta(ports) => self.take_over(Namespace::of_pasta(ports).await?)?,
         }
 
         let resolvers = resolvers::for_containers(&dns)?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +18,11 @@ use husk_network::{
 };
 use husk_protocol::{agent, port};
 use husk_vmm::{client::Client, rate_limit::RateLimit};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use super::mac_of;
 use crate::{
@@ -27,6 +32,8 @@ use crate::{
     rundir::{self, RunDir},
 };
 
+/// Connections at a time to a published port; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 256;
 /// How long to wait before a failed look at a namespace is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Where CNI's configurations are.
@@ -37,6 +44,8 @@ const CNI_CONFIGS: &str = "/etc/cni/net.d";
 pub(super) struct Namespace {
     takeover: Takeover,
     loopback: Option<Loopback>,
+    /// Single ports of the loopback address, where there can't be a listener on all.
+    listeners: Vec<(TcpListener, u16)>,
     plugins: Option<Plugins>,
     /// Names of the guest's interfaces, by their Ethernet addresses.
     names: BTreeMap<String, String>,
@@ -62,10 +71,20 @@ struct Plugins {
 }
 
 impl Namespace {
-    /// Takes over a namespace that is there; `None`: husk's own.
-    pub(super) async fn existing(path: Option<&Path>) -> Result<(Self, Vec<Nic>)> {
-        let netns = path.map_or_else(Netns::current, Netns::open)?;
-        Self::begin(netns, None).await
+    /// Takes over a namespace that is there.
+    pub(super) async fn existing(path: &Path) -> Result<(Self, Vec<Nic>)> {
+        Self::begin(Netns::open(path)?, None).await
+    }
+
+    /// Takes over husk's own, which pasta has filled.
+    pub(super) async fn of_pasta(ports: &[u16]) -> Result<(Self, Vec<Nic>)> {
+        let (mut this, nics) = Self::begin(Netns::current()?, None).await?;
+        for port in ports {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).await;
+            let listener = listener.map_err(Error::io("listen on", format!("127.0.0.1:{port}")))?;
+            this.listeners.push((listener, *port));
+        }
+        Ok((this, nics))
     }
 
     /// Makes a namespace, has CNI's plugins connect it to networks, and takes it over. What the networks say of name servers
@@ -111,7 +130,7 @@ impl Namespace {
         match Takeover::begin(netns).await {
             Ok((takeover, nics)) => {
                 let names = nics.iter().map(|nic| (nic.interface.mac.clone(), nic.interface.name.clone()));
-                Ok((Self { takeover, loopback, plugins, names: names.collect() }, nics))
+                Ok((Self { takeover, loopback, listeners: vec![], plugins, names: names.collect() }, nics))
             }
             Err(error) => {
                 if let Some(plugins) = plugins {
@@ -131,6 +150,10 @@ impl Namespace {
     /// guest's, and what changes in the namespace changes in the guest.
     pub(super) async fn follow(&mut self, guest: &Guest, machine: &Machine) {
         let loopback = self.loopback.take();
+        let mut tasks = JoinSet::new();
+        for (listener, port) in std::mem::take(&mut self.listeners) {
+            tasks.spawn(serve(listener, port, machine.guest_socket.clone()));
+        }
         let forward = async {
             match loopback {
                 Some(loopback) => {
@@ -196,6 +219,20 @@ impl Namespace {
         match self.plugins {
             Some(plugins) => released.and(plugins.disconnect().await),
             None => released,
+        }
+    }
+}
+
+/// Connects what comes to a port to that of the guest's loopback address; ends when it is dropped.
+async fn serve(listener: TcpListener, port: u16, guest_socket: PathBuf) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(forward(guest_socket.clone(), port, stream))),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
         }
     }
 }

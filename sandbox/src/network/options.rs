@@ -23,8 +23,11 @@ pub enum NetworkMode {
     Networks(Vec<NetworkWish>),
     /// Networks that CNI's plugins make, by the names of their configurations.
     Cni(Vec<String>),
-    /// Whatever a network namespace has that somebody else prepared; `None`: husk's own.
-    Namespace(Option<PathBuf>),
+    /// Whatever a network namespace has that somebody else prepared.
+    Namespace(PathBuf),
+    /// What pasta has put into husk's own namespace. It delivers what the host itself sends to these published ports to the
+    /// namespace's loopback address.
+    Pasta(Vec<u16>),
 }
 
 /// A network to connect to, and how.
