@@ -190,7 +190,8 @@ impl Vm {
     pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
         let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
         let Devices { all: mut devices, named, handles } = devices;
-        devices.iter_mut().for_each(|device| device.prepare());
+        // Spare slots do without: what their device would prepare costs each start more than it is worth to most.
+        devices.iter_mut().take(named).for_each(|device| device.prepare());
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline = cmdline::build(&slots[..named], config.console.is_some(), &config.cmdline)
             .map_err(BootError::from)?;
