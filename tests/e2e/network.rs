@@ -365,6 +365,27 @@ fn a_limit_of_bandwidth_holds() {
 }
 
 #[test]
+fn a_firewall_that_drops_is_named_with_what_helps() {
+    let (world, husk) = (World::new(), Husk::new());
+    shell(
+        "nft add table ip theirs
+         nft add chain ip theirs forward '{ type filter hook forward priority 0; policy drop; }'",
+    );
+    let before = shell("nft list ruleset");
+    let reach = format!("ping -c 1 -w 2 -q {OUTSIDE} >/dev/null && echo reached || echo unreached");
+    let output = husk.shell(&[], &reach).expect_code(0);
+    let err = output.err();
+    assert_eq!(output.out(), "unreached\n");
+    assert!(err.starts_with("husk: note: ") && err.contains("chain forward of table ip theirs"), "{err}");
+    let remedy = err.split_once("run: ").unwrap().1;
+    assert_eq!(shell("nft list ruleset"), before);
+    shell(remedy);
+    let output = husk.shell(&[], &reach).expect_code(0);
+    assert_eq!((output.out(), output.err()), ("reached\n".into(), String::new()));
+    drop(world);
+}
+
+#[test]
 fn twenty_start_at_once() {
     let (world, husk) = (World::new(), Husk::new());
     let script = "ip -o -4 address show eth0 | awk '{print $4}'; ping -c 1 -w 100 -q 192.0.2.2 >/dev/null && echo ready; cat >/dev/null";

@@ -3,7 +3,6 @@
 //! ([`hosts`]).
 
 pub mod hosts;
-pub mod relay;
 pub mod resolvers;
 pub mod table;
 

@@ -52,8 +52,8 @@ pub struct Resolvers {
     /// For /etc/resolv.conf, or to be asked by the guest's resolver. Its servers can be reached from a container.
     pub conf: ResolvConf,
     /// Servers that only the host can reach: those on its loopback address, when `conf` has no servers for want of
-    /// others. They can be asked through [`DnsRelay`](super::relay::DnsRelay). When this is empty, too, names don't resolve,
-    /// and the user should be told so and of `--dns`: husk does not send names to servers that nobody chose.
+    /// others. Names don't resolve then, and the user should be told so and of `--dns`: husk does not send names to
+    /// servers that nobody chose.
     pub host_only: Vec<IpAddr>,
 }
 
