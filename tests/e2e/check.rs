@@ -47,7 +47,7 @@ fn without_kvm_check_and_run_say_so() {
     assert!(item(&report, "KVM")["remedy"].is_string());
 
     let image = environment::image(environment::BUSYBOX);
-    let output = in_private_dev(&husk, &format!("exec \"$HUSK\" run {image} true"));
+    let output = in_private_dev(&husk, &format!("exec \"$HUSK\" run --network none {image} true"));
     output.expect_failure(125, &["/dev/kvm"]);
     husk.assert_nothing_left();
 }
@@ -68,7 +68,7 @@ fn without_permission_to_use_kvm_check_and_run_say_so() {
     let text = as_nobody("check").expect_code(1).out();
     assert!(text.contains("MISSING  KVM: ") && text.contains("ermission"), "{text}");
     let image = environment::image(environment::BUSYBOX);
-    as_nobody(&format!("run {image} true")).expect_failure(125, &["/dev/kvm", "ermission"]);
+    as_nobody(&format!("run --network none {image} true")).expect_failure(125, &["/dev/kvm", "ermission"]);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 use std::{io, os::fd::RawFd};
 
 use super::{
-    habit::Habit,
     request::{Job, Kind},
     ring::Ring,
 };
@@ -18,7 +17,7 @@ pub(super) enum Engine {
     /// One after the other.
     InPlace,
     /// Many at a time.
-    Ring(Box<Ring>, Habit),
+    Ring(Box<Ring>),
 }
 
 /// A request that has ended.
@@ -33,7 +32,7 @@ pub(super) struct Done {
 impl Engine {
     /// The best that the host has. It may have no io_uring, or forbid it.
     pub(super) fn new() -> Self {
-        Ring::new().map_or(Self::InPlace, |ring| Self::Ring(Box::new(ring), Habit::default()))
+        Ring::new().map_or(Self::InPlace, |ring| Self::Ring(Box::new(ring)))
     }
 
     /// Begins a request, and returns it if it has ended already. `alone`: it is the only one that there is.
@@ -41,18 +40,18 @@ impl Engine {
     /// What is in the host's page cache is read, and what goes there is written, faster by one plain system call than by
     /// a ring, which hands most writes to a thread of the kernel's: 1.6 µs against 8 µs for 4 KiB on ext4. So a request
     /// that no other waits behind is done in place, unless it has to wait for a device; a boot is made of such requests.
-    /// With several at hand they all go to the ring, where none holds up another. Whether there would be several is a matter
-    /// of the driver's [habit](Habit).
+    /// With several at hand they all go to the ring, where none holds up another.
     pub(super) fn start(&mut self, mut job: Job, alone: bool) -> Option<Done> {
-        let Self::Ring(ring, habit) = self else { return Some(in_place(job)) };
-        if job.kind == (Kind::Write { durable: false }) && habit.in_place(alone) {
-            return Some(in_place(job));
-        }
-        if alone && job.kind == Kind::Read {
-            match job.disk.read_cached(&mut job.buffers, job.offset) {
-                None => return Some(in_place(job)),
-                Some(_) if job.buffers.is_done() => return Some(Done { job, result: Ok(()) }),
-                Some(count) => job.offset += count as u64,
+        let Self::Ring(ring) = self else { return Some(in_place(job)) };
+        if alone {
+            match job.kind {
+                Kind::Read => match job.disk.read_cached(&mut job.buffers, job.offset) {
+                    None => return Some(in_place(job)),
+                    Some(_) if job.buffers.is_done() => return Some(Done { job, result: Ok(()) }),
+                    Some(count) => job.offset += count as u64,
+                },
+                Kind::Write { durable: false } => return Some(in_place(job)),
+                _ => {}
             }
         }
         ring.push(job).map(in_place)
@@ -65,7 +64,7 @@ impl Engine {
     pub(super) fn submit(&mut self) -> io::Result<bool> {
         match self {
             Self::InPlace => Ok(true),
-            Self::Ring(ring, _) => ring.submit(),
+            Self::Ring(ring) => ring.submit(),
         }
     }
 
@@ -73,7 +72,7 @@ impl Engine {
     pub(super) fn next_done(&mut self) -> Option<Done> {
         match self {
             Self::InPlace => None,
-            Self::Ring(ring, _) => ring.next_done(),
+            Self::Ring(ring) => ring.next_done(),
         }
     }
 
@@ -81,7 +80,7 @@ impl Engine {
     pub(super) fn in_flight(&self) -> usize {
         match self {
             Self::InPlace => 0,
-            Self::Ring(ring, _) => ring.in_flight(),
+            Self::Ring(ring) => ring.in_flight(),
         }
     }
 
@@ -89,13 +88,13 @@ impl Engine {
     pub(super) fn fd(&self) -> Option<RawFd> {
         match self {
             Self::InPlace => None,
-            Self::Ring(ring, _) => Some(ring.fd()),
+            Self::Ring(ring) => Some(ring.fd()),
         }
     }
 
     /// Waits until nothing is in flight. What ends meanwhile is not returned to the driver.
     pub(super) fn drain(&mut self) {
-        if let Self::Ring(ring, _) = self {
+        if let Self::Ring(ring) = self {
             ring.drain();
         }
     }

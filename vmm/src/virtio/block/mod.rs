@@ -37,7 +37,6 @@ mod engine;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod habit;
 mod metrics;
 mod queue;
 mod request;

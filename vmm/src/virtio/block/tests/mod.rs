@@ -41,7 +41,7 @@ enum Way {
 /// All ways that this host has.
 fn ways() -> Vec<Way> {
     match Engine::new() {
-        Engine::Ring(..) => vec![Way::InPlace, Way::Alone, Way::InFlight],
+        Engine::Ring(_) => vec![Way::InPlace, Way::Alone, Way::InFlight],
         Engine::InPlace => {
             eprintln!("this host has no io_uring: only tested in place");
             vec![Way::InPlace]
