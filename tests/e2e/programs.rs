@@ -30,7 +30,8 @@ os.write(writer, b"x")
 print(poll.poll() == [(reader, select.EPOLLIN)])
 print(socket.gethostbyname(socket.gethostname()))
 "#;
-    let output = Husk::new().run(["run", "--rm", &image(PYTHON), "python3", "-c", program]).expect_code(0);
+    let args = ["run", "--rm", "--network", "none", &image(PYTHON), "python3", "-c", program];
+    let output = Husk::new().run(args).expect_code(0);
     assert_eq!(output.out(), "c8b1f4b7\nLinux\nOVER LOOPBACK\n::1\nTrue\n127.0.0.1\n");
 }
 
