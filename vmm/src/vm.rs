@@ -408,7 +408,7 @@ fn attach(
     Ok((transports, unplugged))
 }
 
-/// A device of a spare slot. KVM is told of it when it is used: each notification costs it half a millisecond.
+/// A device of a spare slot. KVM is told of it when it is used, not at every start.
 #[derive(Debug)]
 struct Unplugged {
     slot: DeviceSlot,
