@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat2, unlinkat},
+    fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, openat2, unlinkat},
     io::Errno,
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
 };
@@ -63,7 +63,7 @@ fn names(dir: &OwnedFd) -> io::Result<Vec<OsString>> {
 
 /// Unmounts what is mounted on a directory and below it. What it was mounted from keeps its own mounts.
 fn unmount_in(path: &Path) -> io::Result<()> {
-    let mounts = fs::read("/proc/self/mountinfo")?;
+    let mounts = fs::read("/proc/thread-self/mountinfo")?;
     let points = mounts.split(|byte| *byte == b'\n').filter_map(mount_point);
     let ours: Vec<PathBuf> = points.filter(|point| point.starts_with(path)).collect();
     for point in &ours {
