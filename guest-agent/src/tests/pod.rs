@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::{
     containers::{guest_tests, message},
-    guest::{Guest, container, context, exec, id, request, sh, spec},
+    guest::{Guest, container, context, exec, id, in_guest, request, sh, spec},
 };
 
 const NONE: Option<&str> = None;
@@ -76,7 +76,7 @@ guest_tests! {
         guest.create(&shares(&id(), "echo ready; while :; do sleep 1; done")).await.unwrap();
         guest.start().await;
         assert_eq!(&read(&guest, 6).await, "ready\n");
-        let (code, out) = guest.exec(&exec("e", &["sh", "-c", "cat /proc/1/comm; sleep 1000 & exit 3"])).await.unwrap();
+        let (code, out) = guest.exec(&exec("e", &["sh", "-c", "cat /proc/1/comm; sleep 1000 >/dev/null 2>&1 & exit 3"])).await.unwrap();
         assert_eq!((code, out.as_str()), (3, "pause\n"));
         // The other sees them all.
         let other = format!("{}-b", id());
@@ -120,7 +120,7 @@ guest_tests! {
         assert_eq!(message(forget("none").await).0, ttrpc::Code::NOT_FOUND);
         forget("yes").await.unwrap();
         assert_eq!(guest.exec(&exec("yes", &["echo", "anew"])).await.unwrap().1, "anew\n");
-        assert_eq!(message(update(&guest, "[]").await).0, ttrpc::Code::INVALID_ARGUMENT);
+        assert_eq!(message(update(&guest, "{").await).0, ttrpc::Code::INVALID_ARGUMENT);
         update(&guest, "{}").await.unwrap();
         // A container that stands still ends all the same.
         guest.api.pause(context(), &container()).await.unwrap();
