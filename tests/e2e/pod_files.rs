@@ -68,7 +68,7 @@ async fn volumes_are_the_hosts_and_their_changes_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overlay_is_mounted_for_the_server_alone_and_keeps_what_was_written() {
-    let home = Home::new();
+    let home = Home::in_memory();
     let pod = home.start("overlay").await;
     // A layer over a base, and so many others that their names do not fit into one call.
     let dir = "snapshots-".repeat(8);
