@@ -31,7 +31,8 @@ impl Pod {
             if members.contains_key(&id) {
                 return Err(Error::AlreadyExists(format!("container {id:?} exists already")));
             }
-            members.insert(id.clone(), Member::default());
+            let shares_pids = pids != spec::Pids::Own;
+            members.insert(id.clone(), Member { shares_pids, ..Default::default() });
         }
         let created = async {
             let rootfs = self.prepare(&id, rootfs, binds).await?;
@@ -94,13 +95,18 @@ impl Pod {
     }
 
     /// Returns when a process has ended and all its output is in its streams; `exec_id` is empty for the container's first.
-    /// Can be called any number of times, until the process is deleted.
+    /// Can be called any number of times, until the process is deleted. Where a container's first process does not take the others
+    /// with it, since they share a PID namespace, they are killed now.
     ///
     /// # Errors
     /// When there is no such process, or the VM ends.
     pub async fn wait(&self, id: &str, exec_id: &str) -> Result<Exit> {
         let request = process(id, exec_id);
         let ended = self.done(self.guest.agent().wait(Context::default(), &request)).await?;
+        if exec_id.is_empty() && self.members().get(id).is_some_and(|member| member.shares_pids) {
+            // As runc's shim has it. They may have ended, or the container be deleted.
+            let _ = self.signal(id, "", libc::SIGKILL.unsigned_abs(), true).await;
+        }
         Ok(Exit { code: ended.exit_code, oom_killed: ended.oom_killed, at: SystemTime::now() })
     }
 

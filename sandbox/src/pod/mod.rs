@@ -82,12 +82,15 @@ struct Running {
 struct Member {
     /// The number of its first process, when it is made.
     pid: Option<u32>,
+    /// Its processes are not in a PID namespace of its own, and so don't end with its first one.
+    shares_pids: bool,
     /// Its root's disk, if it has one.
     disk: Option<String>,
 }
 
 impl Pod {
-    /// Starts a pod without containers, after cleaning up what killed ones left.
+    /// Starts a pod without containers, after cleaning up what killed ones left. To be awaited to its end: what it has done to
+    /// a network namespace when it is dropped half-way is undone by the next start, or by [`clean_up`].
     ///
     /// # Errors
     /// When this is not root; when an option can't be used; when the network can't be taken over; when file system server or
