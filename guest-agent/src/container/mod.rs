@@ -111,6 +111,7 @@ impl Container {
             rootfs,
             user: request.user,
             volumes: request.volumes,
+            block_devices: request.block_devices,
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
             window: WindowSize::new(stdio.rows, stdio.columns),

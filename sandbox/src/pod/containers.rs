@@ -25,7 +25,7 @@ impl Pod {
     pub async fn create(&self, request: ContainerRequest) -> Result<Created> {
         let ContainerRequest { id, spec, rootfs, pids, stdio } = request;
         let pids = self.pid_namespace(&pids)?;
-        let spec::Guest { spec, binds } = spec::for_guest(spec, &id, pids)?;
+        let spec::Guest { spec, binds, blocks } = spec::for_guest(spec, &id, pids)?;
         {
             let mut members = self.members();
             if members.contains_key(&id) {
@@ -35,13 +35,21 @@ impl Pod {
             members.insert(id.clone(), Member { shares_pids, ..Default::default() });
         }
         let created = async {
-            let rootfs = self.prepare(&id, rootfs, binds).await?;
+            let mut rootfs = self.prepare(&id, rootfs, binds).await?;
+            let mut block_devices = Vec::with_capacity(blocks.len());
+            for block in blocks {
+                let (place, device) = self.disks.attach_block(block).await?;
+                self.remember_disk(&id, &device.serial);
+                rootfs.devices.push(place);
+                block_devices.push(device);
+            }
             let expected = self.hub.expect(&id, "", stdio);
             let request = CreateContainerRequest {
                 container_id: id.clone(),
                 spec_json: json(&spec)?,
                 rootfs: Some(rootfs).into(),
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
+                block_devices,
                 ..Default::default()
             };
             let making = self.guest.agent().create_container(self.guest.soon(), &request);
@@ -215,10 +223,8 @@ impl Pod {
             RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
             RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
             RootfsSource::Disk(source) => {
-                let (disk, serial) = self.disks.attach(source).await?;
-                if let Some(member) = self.members().get_mut(id) {
-                    member.disk = Some(serial);
-                }
+                let (disk, serial) = self.disks.attach_root(source).await?;
+                self.remember_disk(id, &serial);
                 (None, disk)
             }
         };
@@ -230,10 +236,16 @@ impl Pod {
     /// Takes away what the host has of a container.
     async fn forget(&self, id: &str) -> Result<()> {
         let member = self.members().remove(id).unwrap_or_default();
-        let unshared = self.share.remove(id).await;
-        match member.disk {
-            Some(serial) => unshared.and(self.disks.detach(serial).await),
-            None => unshared,
+        let mut result = self.share.remove(id).await;
+        for serial in member.disks {
+            result = result.and(self.disks.detach(serial).await);
+        }
+        result
+    }
+
+    fn remember_disk(&self, id: &str, serial: &str) {
+        if let Some(member) = self.members().get_mut(id) {
+            member.disks.push(serial.to_owned());
         }
     }
 

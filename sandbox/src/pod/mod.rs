@@ -10,6 +10,7 @@
 
 mod containers;
 mod disks;
+mod jailed;
 mod options;
 mod share;
 mod spec;
@@ -32,7 +33,7 @@ pub use self::options::{
     ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
     ProcessInfo, RootfsSource, StdioFlags,
 };
-use self::{disks::Disks, share::Share, streams::Hub};
+use self::{disks::Disks, jailed::Jailed, share::Share, streams::Hub};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
@@ -84,8 +85,8 @@ struct Member {
     pid: Option<u32>,
     /// Its processes are not in a PID namespace of its own, and so don't end with its first one.
     shares_pids: bool,
-    /// Its root's disk, if it has one.
-    disk: Option<String>,
+    /// Its disks.
+    disks: Vec<String>,
 }
 
 impl Pod {
@@ -221,7 +222,9 @@ async fn supervise(
             }
         }
     };
+    let jailed = Jailed::of([vm.id(), server.id()]);
     let (vm, server) = tokio::join!(vm.kill(), server.kill());
+    jailed.gone().await;
     end.send_replace(Some(reason.into()));
     vm.and(server)
 }
