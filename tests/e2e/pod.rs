@@ -216,7 +216,8 @@ async fn what_cannot_be_made_leaves_nothing() {
 async fn what_the_spec_says_applies_in_the_machine() {
     let home = Home::new();
     let pod = home.start("spec").await;
-    let script = "cat /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/ipv4/ip_unprivileged_port_start; \
+    pod.set_sysctls([("kernel.shmmax".into(), "98765".into())].into()).await.unwrap();
+    let script = "cat /proc/sys/kernel/shmmax /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/ipv4/ip_unprivileged_port_start; \
         ulimit -n; id -u; id -G; echo x > /file || echo read-only; stat -f -c %b /dev/shm; touch /dev/shm/x; \
         cat /proc/self/oom_score_adj; mkdir /dev/shm/d || echo filtered; wc -c < /proc/version; echo $HOME";
     let mounts = [json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
@@ -233,7 +234,10 @@ async fn what_the_spec_says_applies_in_the_machine() {
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
     request.spec = serde_json::from_value(spec).unwrap();
     let (_, out, err) = run(&pod, request).await;
-    assert_eq!(out, "1234\n77\n555\n1000\n33\n33 1001\nread-only\n256\n500\nfiltered\n0\n/tmp\n", "{err}");
+    assert_eq!(
+        out, "98765\n1234\n77\n555\n1000\n33\n33 1001\nread-only\n256\n500\nfiltered\n0\n/tmp\n",
+        "{err}"
+    );
     stop(pod, &home).await;
 }
 

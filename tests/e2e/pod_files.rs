@@ -170,7 +170,8 @@ async fn a_block_device_that_is_allowed_is_a_disk_of_the_machine() {
     let home = Home::in_memory();
     let pod = home.start("block").await;
     let file = home.path().join("disk.img");
-    fs::write(&file, format!("{:<1$}", "of the host", 1 << 20)).unwrap();
+    fs::write(&file, "of the host").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     let disk = Loop::new(&file);
     let (major, minor) = disk.number();
     let run_with = async |access: &str, listed_only: bool, script: &str| {

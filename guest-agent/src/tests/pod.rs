@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use husk_protocol::{
     StdioKind,
-    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs},
+    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs, Sysctls},
     shared,
 };
 use nix::mount::{MsFlags, mount};
@@ -89,6 +89,24 @@ guest_tests! {
             assert!(seen.lines().any(|line| line == name), "{name}: {seen}");
         }
         guest.api.delete_container(context(), &other).await.unwrap();
+        guest.delete().await;
+    }
+
+    async fn settings_are_the_pods(guest: Guest) {
+        let set = async |name: &str, value: &str| {
+            let values = [(name.to_owned(), value.to_owned())].into();
+            guest.api.set_sysctls(context(), &Sysctls { values, ..Default::default() }).await
+        };
+        set("kernel.shmmni", "1234").await.unwrap();
+        set("net.ipv4.ip_unprivileged_port_start", "555").await.unwrap();
+        for name in ["kernel.hostname", "kernel.core_pattern", "vm.overcommit_memory", "kernel.shmmni/../x"] {
+            assert_eq!(message(set(name, "1").await).0, ttrpc::Code::INVALID_ARGUMENT, "{name}");
+        }
+        let script = "cat /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_unprivileged_port_start";
+        let mut spec = spec(&["sh", "-c", script]);
+        spec["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);
+        spec.as_object_mut().unwrap().remove("hostname");
+        assert_eq!(guest.run(&request(&spec)).await.1, "1234\n555\n");
         guest.delete().await;
     }
 

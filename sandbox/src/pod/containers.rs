@@ -1,10 +1,10 @@
 //! What a pod's front end does with containers and their processes.
 
-use std::{future::Future, time::SystemTime};
+use std::{collections::HashMap, future::Future, time::SystemTime};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, UpdateRequest,
+    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
@@ -187,6 +187,16 @@ impl Pod {
         let resources_json = json(&spec::resources_for_guest(resources))?;
         let request = UpdateRequest { container_id: id.into(), resources_json, ..Default::default() };
         self.done(self.guest.agent().update(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Sets what all containers share of an OCI spec's `linux.sysctl`: settings below net, and of the IPC namespace. For those in a
+    /// sandbox's own spec; those in a container's apply by themselves.
+    ///
+    /// # Errors
+    /// When one is none of these, or the guest's kernel refuses it.
+    pub async fn set_sysctls(&self, values: HashMap<String, String>) -> Result<()> {
+        let request = Sysctls { values, ..Default::default() };
+        self.done(self.guest.agent().set_sysctls(self.guest.soon(), &request)).await.map(drop)
     }
 
     /// Returns when something has happened. To be called by one at a time, again and again.
