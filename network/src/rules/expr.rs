@@ -133,6 +133,12 @@ impl Expressions<'_, '_> {
         self.load(header, offset, u32::try_from(value.len()).unwrap_or(0), REGISTER).compare(compare, value)
     }
 
+    /// Bytes of a header, as far as the mask goes.
+    pub(super) fn masked(&mut self, header: Header, offset: u32, mask: &[u8], value: &[u8]) -> &mut Self {
+        let len = u32::try_from(mask.len()).unwrap_or(0);
+        self.load(header, offset, len, REGISTER).mask(mask).compare(Compare::Is, value)
+    }
+
     /// `iifname`.
     pub(super) fn from(&mut self, compare: Compare, interface: &str) -> &mut Self {
         self.meta(META_IIFNAME, REGISTER).compare(compare, &padded(interface))
@@ -171,9 +177,7 @@ impl Expressions<'_, '_> {
     /// `ip saddr` or `ip6 saddr`, with the bytes of the subnet's address and mask.
     pub(super) fn source_in(&mut self, family: u8, subnet: &[u8], mask: &[u8]) -> &mut Self {
         let offset = if family == IPV4 { 12 } else { 8 };
-        let len = u32::try_from(mask.len()).unwrap_or(0);
-        self.family(family).load(Header::Network, offset, len, REGISTER).mask(mask);
-        self.compare(Compare::Is, subnet)
+        self.family(family).masked(Header::Network, offset, mask, subnet)
     }
 
     /// Says that link headers are Ethernet's; without it `nft` shows them as numbers.
@@ -184,6 +188,11 @@ impl Expressions<'_, '_> {
     /// `ether saddr`.
     pub(super) fn source_mac(&mut self, compare: Compare, mac: Mac) -> &mut Self {
         self.ethernet().bytes(Header::Link, 6, compare, &mac.octets())
+    }
+
+    /// `ether daddr`.
+    pub(super) fn destination_mac(&mut self, mac: Mac) -> &mut Self {
+        self.ethernet().bytes(Header::Link, 0, Compare::Is, &mac.octets())
     }
 
     /// `ether type`.
