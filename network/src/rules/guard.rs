@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use super::{
     Batch, Hook, NETDEV,
-    expr::{Compare, Expressions, Header, ICMPV6, UDP, Verdict},
+    expr::{Compare, Expressions, Group, Header, ICMPV6, UDP, Verdict},
 };
 use crate::{definition::Definition, lease::Lease};
 
@@ -20,6 +20,10 @@ const DHCPV6_SERVER: u16 = 547;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
+
+/// Frames to everybody and to groups that a guest may send: each of them is work for the host and for all guests on the
+/// network.
+const MOST_PER_SECOND: [(Group, u32); 2] = [(Group::Broadcast, 1000), (Group::Multicast, 5000)];
 
 /// fe80::/10, and its mask.
 const LINK_LOCAL: [Ipv6Addr; 2] =
@@ -44,6 +48,9 @@ pub(super) fn write(batch: &mut Batch, network: &Definition, lease: &Lease) {
         |body: &dyn Fn(&mut Expressions<'_, '_>)| batch.rule(NETDEV, table, &lease.tap, |rule| body(rule));
 
     rule(&|rule| rule.source_mac(Compare::IsNot, lease.mac).verdict(Verdict::Drop));
+    for (group, most) in MOST_PER_SECOND {
+        rule(&|rule| rule.group(group).more_per_second(most).verdict(Verdict::Drop));
+    }
     rule(&|rule| from_port(rule.ether_type(ETH_IPV4), DHCP_SERVER).verdict(Verdict::Drop));
     rule(&|rule| {
         let (subnet, gateway) = (network.ipv4.subnet, network.ipv4.gateway);

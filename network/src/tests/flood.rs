@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
 };
 
 use super::{
@@ -81,6 +82,49 @@ fn the_host_looks_for_no_neighbours_that_a_guest_invents() {
         // Static ones are shown, too: where the guest is.
         assert_eq!(learned.lines().count(), 1, "{learned}");
         assert!(learned.starts_with(&lease.mac.to_string()), "{learned}");
+        block_on(attached.attachment.detach()).unwrap();
+        assert_clean();
+    });
+}
+
+/// How many packets an interface has received.
+fn received(interface: &str) -> u64 {
+    let shown = ip(&format!("-s -o link show dev {interface}"));
+    let numbers = shown.split_once("RX:").unwrap().1.split('\\').nth(1).unwrap();
+    numbers.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_guest_can_keep_everybody_busy_only_so_much() {
+    const FRAMES: u64 = 30_000;
+    const MOST: u64 = 1000;
+    let Some(host) = Namespace::new() else { return };
+    host.run(|| {
+        let (_dir, networks) = networks();
+        let network = networks.get("default").unwrap();
+        let attached = networks.attach(&request("default", 1), &everybody).unwrap();
+        let lease = attached.attachment.lease.clone();
+        let mut tap = File::from(attached.nic.tap);
+        let before = received(&network.bridge());
+        let mut frame = datagram(
+            [lease.mac, network.gateway_mac()],
+            lease.ipv4.into(),
+            network.ipv4.subnet.broadcast().into(),
+        );
+        frame[VNET_HEADER.len()..][..6].fill(0xff);
+        let started = Instant::now();
+        for _ in 0..FRAMES {
+            tap.write_all(&frame).unwrap();
+        }
+        let allowed = MOST * (started.elapsed().as_secs() + 2);
+        let arrived = received(&network.bridge()) - before;
+        assert!((MOST..=allowed).contains(&arrived), "{arrived} of {FRAMES}, {allowed} were allowed");
+        // Others are not held up by that.
+        let before = received(&network.bridge());
+        let other =
+            datagram([lease.mac, network.gateway_mac()], lease.ipv4.into(), network.ipv4.gateway.into());
+        (0..MOST * 2).for_each(|_| tap.write_all(&other).unwrap());
+        assert!(received(&network.bridge()) - before >= MOST * 2);
         block_on(attached.attachment.detach()).unwrap();
         assert_clean();
     });
