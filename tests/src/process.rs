@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -115,8 +115,8 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 
-    fn wait_for(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_for(&self, text: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let mut bytes = self.bytes.lock().unwrap();
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -223,7 +223,15 @@ impl Running {
     /// # Panics
     /// When that takes too long, or nobody collects it.
     pub fn wait_for_out(&mut self, text: &str) {
-        self.stdout.as_ref().unwrap().0.wait_for(text);
+        self.wait_for_out_within(text, PATIENCE);
+    }
+
+    /// Waits for so long until standard output holds `text`.
+    ///
+    /// # Panics
+    /// When that takes longer, or nobody collects it.
+    pub fn wait_for_out_within(&mut self, text: &str, limit: Duration) {
+        self.stdout.as_ref().unwrap().0.wait_for(text, limit);
     }
 
     /// Waits until standard error holds `text`.
@@ -231,7 +239,7 @@ impl Running {
     /// # Panics
     /// When that takes too long, or nobody collects it.
     pub fn wait_for_err(&mut self, text: &str) {
-        self.stderr.as_ref().unwrap().0.wait_for(text);
+        self.stderr.as_ref().unwrap().0.wait_for(text, PATIENCE);
     }
 
     /// Sends a signal.
@@ -250,7 +258,16 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end.
+    /// Ends its input, upon which it has to end by itself, with exit code 0.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn end(self) {
+        self.finish().expect_code(0);
+    }
+
+    /// Ends its input, and waits for its end.
     ///
     /// # Panics
     /// When it does not end in time.
