@@ -132,7 +132,10 @@ fn a_flood_stops_nobody_and_fills_nothing() {
         known.iter().next()
     );
     let learned = shell(&format!("bridge fdb show br {bridge} dynamic"));
-    assert_eq!(learned.lines().count(), 2, "{learned}");
+    let macs: Vec<&str> = containers.iter().map(|container| container["mac"].as_str().unwrap()).collect();
+    // Static ones are shown, too: where the guests are.
+    let is_guest = |line: &str| macs.iter().any(|mac| line.starts_with(mac));
+    assert!(learned.lines().all(is_guest), "{} Ethernet addresses", learned.lines().count());
     for vmm in leftovers::vmms(husk.root()) {
         assert!(own_memory(&vmm) < 64 * 1024, "{vmm}: {} KiB", own_memory(&vmm));
     }
@@ -146,12 +149,21 @@ fn a_flood_stops_nobody_and_fills_nothing() {
 }
 
 #[test]
+fn twenty_start_at_once() {
+    start_at_once(20);
+}
+
+#[test]
+#[ignore = "takes more than an emulated machine has: scripts/e2e.sh runs it where there is KVM"]
 fn fifty_start_at_once() {
-    const COUNT: usize = 50;
+    start_at_once(50);
+}
+
+fn start_at_once(count: usize) {
     let (world, husk) = (World::new(), Husk::with_network());
-    let server = world.outside_thread(|| {
+    let server = world.outside_thread(move || {
         let listener = TcpListener::bind((OUTSIDE, 7000)).unwrap();
-        for _ in 0..COUNT {
+        for _ in 0..count {
             listener.accept().unwrap().0.write_all(b"served\n").unwrap();
         }
     });
@@ -159,18 +171,18 @@ fn fifty_start_at_once() {
         "ip -o address show eth0 | awk '{{print $4}}' | grep -v ^fe80
          nc -w 200 {OUTSIDE} 7000 </dev/null && echo ready; cat >/dev/null"
     );
-    let options = ["-i", "-m", "40m", "--boot-timeout", "600"];
+    let options = ["-i", "-m", "64m", "--boot-timeout", "600"];
     let started = std::time::Instant::now();
-    let mut all: Vec<Running> = (0..COUNT).map(|_| husk.start(shell_args(&options, &script))).collect();
+    let mut all: Vec<Running> = (0..count).map(|_| husk.start(shell_args(&options, &script))).collect();
     all.iter_mut().for_each(|running| running.wait_for_out_within("served\nready", LONG));
-    println!("{COUNT} were ready after {} s", started.elapsed().as_secs());
+    println!("{count} were ready after {} s", started.elapsed().as_secs());
     server.join().unwrap();
     let out: Vec<String> = all.iter().map(Running::out).collect();
     let addresses: HashSet<&str> =
         out.iter().flat_map(|out| out.lines().filter(|line| line.contains('/'))).collect();
-    assert_eq!(addresses.len(), 2 * COUNT, "{addresses:?}");
+    assert_eq!(addresses.len(), 2 * count, "{addresses:?}");
     let network: Value = serde_json::from_slice(&husk.run(["network", "inspect", "default"]).stdout).unwrap();
-    assert_eq!(network[0]["containers"].as_array().unwrap().len(), COUNT);
+    assert_eq!(network[0]["containers"].as_array().unwrap().len(), count);
     // All at once, as they came.
     thread::scope(|scope| all.into_iter().for_each(|running| drop(scope.spawn(|| running.end()))));
     husk.assert_nothing_left();

@@ -115,14 +115,18 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 
-    fn wait_for(&self, text: &str, limit: Duration) {
+    /// Whether `text` has come before the time was over.
+    fn wait_for(&self, text: &str, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut bytes = self.bytes.lock().unwrap();
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited for {text:?}, got {:?}", String::from_utf8_lossy(&bytes));
+            if left.is_zero() {
+                return false;
+            }
             bytes = self.changed.wait_timeout(bytes, left).unwrap().0;
         }
+        true
     }
 }
 
@@ -231,7 +235,8 @@ impl Running {
     /// # Panics
     /// When that takes longer, or nobody collects it.
     pub fn wait_for_out_within(&mut self, text: &str, limit: Duration) {
-        self.stdout.as_ref().unwrap().0.wait_for(text, limit);
+        let came = self.stdout.as_ref().unwrap().0.wait_for(text, limit);
+        assert!(came, "waited for {text:?}, got {:?}, and on stderr {:?}", self.out(), self.err());
     }
 
     /// Waits until standard error holds `text`.
@@ -239,7 +244,8 @@ impl Running {
     /// # Panics
     /// When that takes too long, or nobody collects it.
     pub fn wait_for_err(&mut self, text: &str) {
-        self.stderr.as_ref().unwrap().0.wait_for(text, PATIENCE);
+        let came = self.stderr.as_ref().unwrap().0.wait_for(text, PATIENCE);
+        assert!(came, "waited for {text:?}, got {:?}", self.err());
     }
 
     /// Sends a signal.
