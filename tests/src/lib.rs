@@ -13,6 +13,7 @@ pub mod net;
 pub mod oci;
 pub mod process;
 pub mod pty;
+pub mod talk;
 pub mod vm;
 pub mod wait;
 pub mod world;
