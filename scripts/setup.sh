@@ -17,7 +17,7 @@ packages=(
     # checks and tests
     g++ procps shellcheck iproute2 nftables containernetworking-plugins passt
     # benchmarks
-    iperf3
+    iperf3 runc crun
 )
 
 step "Looking for Rust"
