@@ -34,7 +34,7 @@ bench: build images ## Measure starts and ends beside QEMU, runc and crun, with 
 	@target/release/husk-bench boot
 
 bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
-	@scripts/bench-io.sh
+	@target/release/husk-bench io
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh

@@ -43,6 +43,9 @@ pub(crate) enum Command {
         /// Why figures changed; it is kept in the file
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        /// Make it of these runs of the gate (build/bench/gate.json), instead of measuring
+        #[arg(long, value_name = "RESULT")]
+        from: Vec<PathBuf>,
         #[command(flatten)]
         gate: GateArgs,
     },

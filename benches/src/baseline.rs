@@ -27,29 +27,25 @@ pub(crate) struct Baseline {
     pub(crate) figures: Vec<Figures>,
 }
 
-/// Those of one measurement, in virtual ms.
+/// Those of one measurement, in virtual ms: one of each round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Figures {
     pub(crate) id: String,
-    pub(crate) total: f64,
-    pub(crate) stages: Vec<(String, f64)>,
+    pub(crate) total: Vec<f64>,
+    pub(crate) stages: Vec<(String, Vec<f64>)>,
 }
 
 impl Figures {
-    /// The measurement's figures, under the name `id`.
+    /// The measurement's figures, to the microsecond, under the name `id`.
     pub(crate) fn new(measurement: &Measurement, id: &str) -> Self {
+        let round = |samples: &[f64]| samples.iter().map(|ms| (ms * 1000.0).round() / 1000.0).collect();
         Self {
             id: id.into(),
-            total: figure(&measurement.samples),
-            stages: measurement.stages.iter().map(|s| (s.name.clone(), figure(&s.samples))).collect(),
+            total: round(&measurement.samples),
+            stages: measurement.stages.iter().map(|s| (s.name.clone(), round(&s.samples))).collect(),
         }
     }
-}
-
-/// The median, to the microsecond.
-fn figure(samples: &[f64]) -> f64 {
-    (summarize(samples).median * 1000.0).round() / 1000.0
 }
 
 impl Baseline {
@@ -91,6 +87,32 @@ impl Baseline {
     }
 }
 
+/// Of several runs, the most of each round.
+pub(crate) fn most(runs: Vec<Vec<Figures>>) -> Vec<Figures> {
+    let mut runs = runs.into_iter();
+    let mut most = runs.next().unwrap_or_default();
+    for run in runs {
+        for figures in &mut most {
+            let Some(other) = run.iter().find(|other| other.id == figures.id) else {
+                continue;
+            };
+            raise(&mut figures.total, &other.total);
+            for (name, samples) in &mut figures.stages {
+                if let Some(others) = find(&other.stages, name) {
+                    raise(samples, others);
+                }
+            }
+        }
+    }
+    most
+}
+
+fn raise(samples: &mut [f64], others: &[f64]) {
+    for (sample, other) in samples.iter_mut().zip(others) {
+        *sample = sample.max(*other);
+    }
+}
+
 /// What became of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
@@ -110,8 +132,11 @@ pub(crate) struct Line {
     pub(crate) id: String,
     /// `total` is one, too.
     pub(crate) stage: String,
+    /// The median of the rounds, where there are some.
     pub(crate) before: Option<f64>,
     pub(crate) after: Option<f64>,
+    /// The median of the differences between rounds that began at the same place between two ticks.
+    pub(crate) difference: f64,
     pub(crate) change: Change,
 }
 
@@ -123,42 +148,59 @@ pub(crate) fn compare(before: &[Figures], after: &[Figures]) -> Vec<Line> {
         compare_one(old, new, &mut lines);
     }
     for new in after.iter().filter(|new| before.iter().all(|old| old.id != new.id)) {
-        lines.push(line(&new.id, "total", None, Some(new.total)));
+        lines.push(line(&new.id, "total", None, Some(&new.total)));
     }
     lines
 }
 
 fn compare_one(old: &Figures, new: Option<&Figures>, lines: &mut Vec<Line>) {
-    lines.push(line(&old.id, "total", Some(old.total), new.map(|new| new.total)));
+    lines.push(line(&old.id, "total", Some(&old.total), new.map(|new| &new.total)));
     let Some(new) = new else {
         return;
     };
-    let find = |stages: &[(String, f64)], name: &str| {
-        stages.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
-    };
-    for (name, value) in &old.stages {
-        lines.push(line(&old.id, name, Some(*value), find(&new.stages, name)));
+    for (name, samples) in &old.stages {
+        lines.push(line(&old.id, name, Some(samples), find(&new.stages, name)));
     }
-    for (name, value) in &new.stages {
+    for (name, samples) in &new.stages {
         if find(&old.stages, name).is_none() {
-            lines.push(line(&old.id, name, None, Some(*value)));
+            lines.push(line(&old.id, name, None, Some(samples)));
         }
     }
 }
 
-fn line(id: &str, stage: &str, before: Option<f64>, after: Option<f64>) -> Line {
-    let change = match (before, after) {
-        (Some(before), Some(after)) => change(before, after),
-        _ => Change::Gone,
-    };
-    Line { id: id.into(), stage: stage.into(), before, after, change }
+fn find<'a>(stages: &'a [(String, Vec<f64>)], name: &str) -> Option<&'a Vec<f64>> {
+    stages.iter().find(|(other, _)| other == name).map(|(_, samples)| samples)
 }
 
-fn change(before: f64, after: f64) -> Change {
+fn line(id: &str, stage: &str, before: Option<&Vec<f64>>, after: Option<&Vec<f64>>) -> Line {
+    let median = |samples: Option<&Vec<f64>>| samples.map(|samples| summarize(samples).median);
+    let mut line = Line {
+        id: id.into(),
+        stage: stage.into(),
+        before: median(before),
+        after: median(after),
+        difference: 0.0,
+        change: Change::Gone,
+    };
+    if let (Some(before), Some(after)) = (before, after) {
+        line.difference = difference(before, after);
+        line.change = change(summarize(before).median, line.difference);
+    }
+    line
+}
+
+/// Rounds with the same number are alike: a start that waits for ticks takes longer or shorter by where between two ticks it
+/// begins. So their differences say more than medians do, and the median of those passes over the odd one out.
+fn difference(before: &[f64], after: &[f64]) -> f64 {
+    let differences: Vec<f64> = before.iter().zip(after).map(|(before, after)| after - before).collect();
+    summarize(&differences).median
+}
+
+fn change(before: f64, difference: f64) -> Change {
     let allowed = (before * SHARE).max(FLOOR_MS);
-    if after - before > allowed {
+    if difference > allowed {
         Change::More
-    } else if before - after > allowed {
+    } else if difference < -allowed {
         Change::Less
     } else {
         Change::None
@@ -173,8 +215,8 @@ mod tests {
     fn figures(id: &str, stages: &[(&str, f64)]) -> Figures {
         Figures {
             id: id.into(),
-            total: stages.iter().map(|(_, value)| value).sum(),
-            stages: stages.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            total: vec![stages.iter().map(|(_, value)| value).sum()],
+            stages: stages.iter().map(|(name, value)| ((*name).to_owned(), vec![*value])).collect(),
         }
     }
 
@@ -185,11 +227,11 @@ mod tests {
 
     #[test]
     fn large_stages_may_grow_by_a_share_and_small_ones_by_the_floor() {
-        assert_eq!(change(100.0, 103.0), Change::None);
-        assert_eq!(change(100.0, 103.1), Change::More);
-        assert_eq!(change(100.0, 96.9), Change::Less);
-        assert_eq!(change(1.0, 1.0 + FLOOR_MS - 0.01), Change::None);
-        assert_eq!(change(1.0, 1.0 + FLOOR_MS + 0.01), Change::More);
+        assert_eq!(change(100.0, 3.0), Change::None);
+        assert_eq!(change(100.0, 3.1), Change::More);
+        assert_eq!(change(100.0, -3.1), Change::Less);
+        assert_eq!(change(1.0, FLOOR_MS - 0.01), Change::None);
+        assert_eq!(change(1.0, FLOOR_MS + 0.01), Change::More);
         assert_eq!(change(0.0, 1.0), Change::More);
     }
 
@@ -210,9 +252,36 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_what_counts() {
-        let figures = Figures::new(&measurement("a", &[1.0, 6.0, 2.0], &[("s", &[0.5, 1.0])]), "b");
-        assert_eq!(figures, Figures { id: "b".into(), total: 2.0, stages: vec![("s".into(), 0.75)] });
+    fn rounds_are_compared_with_their_like_and_the_odd_one_out_does_not_count() {
+        let by_tick = [10.0, 12.0, 14.0, 16.0, 18.0];
+        let with = |more: f64, odd: f64| {
+            let mut after = by_tick.map(|ms| ms + more);
+            after[0] += odd;
+            difference(&by_tick, &after)
+        };
+        assert!((with(0.0, 24.0)).abs() < 1e-9 && (with(0.0, -9.0)).abs() < 1e-9);
+        assert!((with(1.0, 24.0) - 1.0).abs() < 1e-9);
+        assert!((difference(&by_tick, &[11.0]) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_several_runs_the_most_counts() {
+        let run = |total: [f64; 2], stage: [f64; 2]| {
+            vec![Figures { id: "a".into(), total: total.into(), stages: vec![("s".into(), stage.into())] }]
+        };
+        assert_eq!(
+            most(vec![run([1.0, 5.0], [4.0, 1.0]), run([3.0, 2.0], [0.0, 2.0])]),
+            run([3.0, 5.0], [4.0, 2.0])
+        );
+        assert_eq!(most(Vec::new()), []);
+    }
+
+    #[test]
+    fn figures_are_kept_to_the_microsecond() {
+        let figures = Figures::new(&measurement("a", &[1.000_4, 6.000_6], &[("s", &[0.5])]), "b");
+        let expected =
+            Figures { id: "b".into(), total: vec![1.0, 6.001], stages: vec![("s".into(), vec![0.5])] };
+        assert_eq!(figures, expected);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The gate: some starts in the lab's deterministic mode, compared with the committed figures. It proves itself each time: a
 //! start whose VMM was put off by some milliseconds must be found.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 use crate::{
@@ -15,8 +17,11 @@ use crate::{
 
 const ROUNDS: u32 = 5;
 const WARMUPS: u32 = 2;
-/// What [`SLOWED`] is a slow version of.
+/// A baseline is made of so many runs: some figures are by a tick of the host's kernel higher in one run than in the next.
+const BASELINE_RUNS: u32 = 3;
+/// What [`SLOWED`] is a slow version of, and where.
 const SLOWED_WAS: &str = "run-none";
+const SLOWED_STAGE: &str = "VMM configured";
 
 /// `husk-bench gate`: whether nothing grew.
 pub(crate) fn run(args: &GateArgs) -> Result<bool> {
@@ -39,34 +44,49 @@ pub(crate) fn run(args: &GateArgs) -> Result<bool> {
     prove(&baseline.figures, &slowed)?;
     let lines = baseline::compare(&baseline.figures, &figures);
     print(&lines);
-    let count = |change: &Change| lines.iter().filter(|line| line.change == *change).count();
-    let (more, gone) = (count(&Change::More), count(&Change::Gone));
-    if more + gone > 0 {
-        println!(
-            "GATE FAILED: {more} figures grew, {gone} came or went. If that is meant to be: \
-             husk-bench baseline --reason 'why it is'"
-        );
-        return Ok(false);
+    let mut bad = bad(lines);
+    if !bad.is_empty() {
+        println!("{} figures grew, came or went: measuring once more, to be sure", bad.len());
+        let lines = baseline::compare(&baseline.figures, &self::figures(&measure(args)?)?.0);
+        print(&lines);
+        let again = self::bad(lines);
+        bad.retain(|line| again.iter().any(|other| (&other.id, &other.stage) == (&line.id, &line.stage)));
     }
-    match count(&Change::Less) {
-        0 => println!("GATE PASSED: {} figures, none of which grew", lines.len()),
-        less => println!(
-            "GATE PASSED: {} figures, none of which grew; {less} shrank: keep that by husk-bench baseline --reason TEXT",
-            lines.len()
-        ),
+    if bad.is_empty() {
+        println!("GATE PASSED: nothing grew");
+        return Ok(true);
     }
-    Ok(true)
+    for line in &bad {
+        println!("GATE FAILED: {}", describe(line));
+    }
+    println!("If that is meant to be: husk-bench baseline --reason 'why it is'");
+    Ok(false)
+}
+
+/// What a change must not do without a word.
+fn bad(lines: Vec<Line>) -> Vec<Line> {
+    lines.into_iter().filter(|line| matches!(line.change, Change::More | Change::Gone)).collect()
 }
 
 /// `husk-bench baseline`
-pub(crate) fn update(args: &GateArgs, reason: &str) -> Result<()> {
-    let result = measure(args)?;
-    let (figures, slowed) = figures(&result)?;
-    prove(&figures, &slowed)?;
+pub(crate) fn update(args: &GateArgs, from: &[PathBuf], reason: &str) -> Result<()> {
+    let results: Vec<RunResult> = if from.is_empty() {
+        (0..BASELINE_RUNS).map(|_| measure(args)).collect::<Result<_>>()?
+    } else {
+        from.iter().map(|path| RunResult::load(path)).collect::<Result<_>>()?
+    };
+    let mut all = Vec::new();
+    for result in &results {
+        let (figures, slowed) = figures(result)?;
+        prove(&figures, &slowed)?;
+        all.push(figures);
+    }
+    let figures = baseline::most(all);
     if let Ok(old) = Baseline::load(&args.baseline) {
         print(&baseline::compare(&old.figures, &figures));
     }
-    Baseline::new(&result, figures, reason)?.save(&args.baseline)?;
+    let last = results.last().context("there are no results to make a baseline of")?;
+    Baseline::new(last, figures, reason)?.save(&args.baseline)?;
     println!("wrote {}", args.baseline.display());
     Ok(())
 }
@@ -102,7 +122,7 @@ fn prove(before: &[Figures], slowed: &Figures) -> Result<()> {
     let before: Vec<Figures> = before.iter().filter(|figures| figures.id == SLOWED_WAS).cloned().collect();
     let lines = baseline::compare(&before, std::slice::from_ref(slowed));
     let grew: Vec<&Line> = lines.iter().filter(|line| line.change == Change::More).collect();
-    if !grew.iter().any(|line| line.stage == "total") {
+    if !grew.iter().any(|line| line.stage == SLOWED_STAGE) {
         bail!("the gate is broken: a start that was put off by some milliseconds passed it: {lines:?}");
     }
     for line in grew {
@@ -115,7 +135,7 @@ fn print(lines: &[Line]) {
     for line in lines {
         let verdict = match line.change {
             Change::None => "",
-            Change::Less => "  less",
+            Change::Less => "  less: keep it by husk-bench baseline --reason TEXT",
             Change::More => "  MORE",
             Change::Gone => "  CAME OR WENT",
         };
@@ -126,7 +146,7 @@ fn print(lines: &[Line]) {
 fn describe(line: &Line) -> String {
     let show = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
     let name = format!("{}: {}", line.id, line.stage);
-    format!("{name:<50} {:>9} -> {:>9}", show(line.before), show(line.after))
+    format!("{name:<50} {:>9} -> {:>9}  {:>+8.2}", show(line.before), show(line.after), line.difference)
 }
 
 #[cfg(test)]
@@ -138,8 +158,8 @@ mod tests {
     fn the_proof_needs_a_slow_start_that_is_found() {
         let with = |ms: f64| {
             let result = result(vec![
-                measurement(SLOWED_WAS, &[100.0], &[("VMM configured", &[30.0])]),
-                measurement(SLOWED, &[100.0 + ms], &[("VMM configured", &[30.0 + ms])]),
+                measurement(SLOWED_WAS, &[100.0], &[(SLOWED_STAGE, &[30.0])]),
+                measurement(SLOWED, &[100.0 + ms], &[(SLOWED_STAGE, &[30.0 + ms])]),
             ]);
             let (figures, slowed) = figures(&result).unwrap();
             assert_eq!(figures.len(), 1);

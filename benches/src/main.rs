@@ -43,7 +43,7 @@ fn dispatch(command: Command) -> Result<bool> {
         Command::Report { results, out } => report::write(&results, &out).map(|()| true),
         Command::Compare { before, after } => compare::print(&before, &after).map(|()| true),
         Command::Gate(args) => gate::run(&args),
-        Command::Baseline { reason, gate } => gate::update(&gate, &reason).map(|()| true),
+        Command::Baseline { reason, from, gate } => gate::update(&gate, &from, &reason).map(|()| true),
         Command::Inside { plan, out } => suites::run(&plan, &out).map(|()| true),
     }
 }

@@ -13,6 +13,8 @@ use crate::{
 /// A start of a process waits for several ticks of its host's kernel: grace periods end by them. A round begins at its own
 /// place in a period of so many nanoseconds (the lab's kernel ticks every 4 ms), so that every run of the suite has the same mix.
 const PERIOD_NS: u64 = 8_000_000;
+/// So many places there are; rounds of the same place are alike within some hundredths of a millisecond, for the most part.
+const PHASES: u32 = 5;
 /// How often a round may fail before its subject does.
 const TRIES: u32 = 3;
 
@@ -89,7 +91,7 @@ pub(crate) fn measure(
         eprintln!("round {} of {rounds}", number + 1);
         for (subject, measurement) in subjects.iter_mut().zip(&mut done) {
             if plan.mode == Mode::Deterministic {
-                wait_for_phase(u64::from(number) * PERIOD_NS / u64::from(rounds));
+                wait_for_phase(u64::from(number % PHASES) * PERIOD_NS / u64::from(PHASES));
             }
             let (round, again) = round(subject)?;
             lost += again;

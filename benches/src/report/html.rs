@@ -49,8 +49,10 @@ fn card(mode: Mode, name: &str, members: &[&Measurement], width: f64) -> String 
     let chart = if curves { charts::curves(name, members) } else { charts::bars(mode, name, members, width) };
     let table = table(members);
     let name = escape(name);
+    let better = members.iter().any(|member| member.more_is_better);
+    let better = if better { "more is better" } else { "less is better" };
     format!(
-        r#"<section class="card"><h3>{name}</h3>{chart}<details><summary>figures</summary><div class="scroll">{table}</div></details></section>
+        r#"<section class="card"><h3>{name} <small>{better}</small></h3>{chart}<details><summary>figures</summary><div class="scroll">{table}</div></details></section>
 "#
     )
 }

@@ -26,6 +26,8 @@ use crate::{
     tree::{succeed, tool},
 };
 
+/// Rounds of the start by which the gate proves itself.
+const PROOF_ROUNDS: u32 = 3;
 /// Most rounds of what takes long.
 const LONG_ROUNDS: u32 = 2;
 
@@ -72,7 +74,7 @@ fn starts(plan: &Plan, installed: &Installed) -> Result<(Vec<Measurement>, u32)>
     subjects.extend(containers::subjects(plan, installed)?);
     let (mut all, mut lost) = measure(plan, plan.rounds, subjects)?;
     if let Some(slowed) = containers::slowed(installed) {
-        let (proof, again) = measure(&Plan { warmups: 0, ..plan.clone() }, 1, vec![slowed])?;
+        let (proof, again) = measure(&Plan { warmups: 1, ..plan.clone() }, PROOF_ROUNDS, vec![slowed])?;
         all.extend(proof);
         lost += again;
     }
