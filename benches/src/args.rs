@@ -62,12 +62,11 @@ pub(crate) struct BootArgs {
     /// Rounds before them, which are not counted
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) warmups: u32,
-    /// Measure in the lab's deterministic mode, also where KVM can be used
-    #[arg(long, conflicts_with = "cpus")]
-    pub(crate) deterministic: bool,
     /// Where the result goes
     #[arg(long, value_name = "FILE", default_value = "build/bench/boot.json")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
     #[command(flatten)]
@@ -82,12 +81,11 @@ pub(crate) struct IoArgs {
     /// QEMU, for its microvm
     #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
     pub(crate) qemu: PathBuf,
-    /// Measure in the lab's deterministic mode, also where KVM can be used
-    #[arg(long, conflicts_with = "cpus")]
-    pub(crate) deterministic: bool,
     /// Where the result goes
     #[arg(long, value_name = "FILE", default_value = "build/bench/io.json")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 }
@@ -103,14 +101,23 @@ pub(crate) struct ScaleArgs {
     /// Starts and ends, one after the other
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) cycles: u32,
-    /// Measure in the lab's deterministic mode, also where KVM can be used
-    #[arg(long, conflicts_with = "cpus")]
-    pub(crate) deterministic: bool,
     /// Where the result goes
     #[arg(long, value_name = "FILE", default_value = "build/bench/scale.json")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+    #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModeArgs {
+    /// Measure in the lab's deterministic mode, also where KVM can be used
+    #[arg(long, conflicts_with = "cpus")]
+    pub(crate) deterministic: bool,
+    /// CPUs to stay on, as in 2,3; on real KVM only [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) cpus: Vec<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -118,9 +125,6 @@ pub(crate) struct CommonArgs {
     /// The directory with husk's binaries [default: target/release]
     #[arg(long, value_name = "DIR")]
     pub(crate) bin: Option<PathBuf>,
-    /// CPUs to stay on, as in 2,3; on real KVM only [default: all]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub(crate) cpus: Vec<usize>,
     /// Seconds of wall time after which a run in the lab is given up
     #[arg(long, value_name = "SECS", default_value_t = 1800)]
     pub(crate) timeout: u64,

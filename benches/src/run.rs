@@ -31,10 +31,10 @@ pub(crate) fn boot(args: &BootArgs) -> Result<()> {
     let tree = Tree::find(args.common.bin.as_deref())?;
     let plan = Plan {
         suite: Suite::Boot,
-        mode: mode(&tree, args.deterministic),
+        mode: mode(&tree, args.mode.deterministic),
         rounds: args.rounds,
         warmups: args.warmups,
-        cpus: args.common.cpus.clone(),
+        cpus: args.mode.cpus.clone(),
         files: files(&tree)?,
         peers,
     };
@@ -46,10 +46,10 @@ pub(crate) fn io(args: &IoArgs) -> Result<()> {
     let tree = Tree::find(args.common.bin.as_deref())?;
     let plan = Plan {
         suite: Suite::Io,
-        mode: mode(&tree, args.deterministic),
+        mode: mode(&tree, args.mode.deterministic),
         rounds: args.rounds,
         warmups: 0,
-        cpus: args.common.cpus.clone(),
+        cpus: args.mode.cpus.clone(),
         files: Files { io_root: Some(io_guest::build(&tree)?), ..files(&tree)? },
         peers: Peers { qemu: program(&args.qemu), ..Peers::default() },
     };
@@ -61,10 +61,10 @@ pub(crate) fn scale(args: &ScaleArgs) -> Result<()> {
     let tree = Tree::find(args.common.bin.as_deref())?;
     let plan = Plan {
         suite: Suite::Scale(Scale { pods: args.pods, storm: args.storm, cycles: args.cycles }),
-        mode: mode(&tree, args.deterministic),
+        mode: mode(&tree, args.mode.deterministic),
         rounds: 1,
         warmups: 2,
-        cpus: args.common.cpus.clone(),
+        cpus: args.mode.cpus.clone(),
         files: files(&tree)?,
         peers: Peers::default(),
     };

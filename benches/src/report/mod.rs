@@ -90,6 +90,7 @@ fn headlines(results: &[RunResult]) -> Vec<Headline> {
         "×",
         "husk-vmm's time is what QEMU's microvm takes from start to exit",
     );
+    add(median("memory-vmm"), "MiB", "memory of an idle pod's VMM, its guest's apart");
     lines
 }
 
