@@ -34,16 +34,20 @@ pub(crate) struct Figures {
     pub(crate) id: String,
     pub(crate) total: Vec<f64>,
     pub(crate) stages: Vec<(String, Vec<f64>)>,
+    /// Those of the above (the total is called so) that were as much higher in one whole run than in others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) varies: Vec<(String, f64)>,
 }
 
 impl Figures {
     /// The measurement's figures, to the microsecond, under the name `id`.
     pub(crate) fn new(measurement: &Measurement, id: &str) -> Self {
-        let round = |samples: &[f64]| samples.iter().map(|ms| (ms * 1000.0).round() / 1000.0).collect();
+        let round = |samples: &[f64]| samples.iter().copied().map(to_us).collect();
         Self {
             id: id.into(),
             total: round(&measurement.samples),
             stages: measurement.stages.iter().map(|s| (s.name.clone(), round(&s.samples))).collect(),
+            varies: Vec::new(),
         }
     }
 }
@@ -87,30 +91,43 @@ impl Baseline {
     }
 }
 
-/// Of several runs, the most of each round.
-pub(crate) fn most(runs: Vec<Vec<Figures>>) -> Vec<Figures> {
-    let mut runs = runs.into_iter();
-    let mut most = runs.next().unwrap_or_default();
-    for run in runs {
-        for figures in &mut most {
-            let Some(other) = run.iter().find(|other| other.id == figures.id) else {
-                continue;
-            };
-            raise(&mut figures.total, &other.total);
-            for (name, samples) in &mut figures.stages {
-                if let Some(others) = find(&other.stages, name) {
-                    raise(samples, others);
-                }
+/// One set of figures of several runs: the median of each round; and by how much a whole run was above that.
+pub(crate) fn merge(runs: &[Vec<Figures>]) -> Vec<Figures> {
+    let Some(first) = runs.first() else {
+        return Vec::new();
+    };
+    let merge_one = |figures: &Figures| {
+        let same: Vec<&Figures> = runs.iter().flatten().filter(|other| other.id == figures.id).collect();
+        let mut merged = figures.clone();
+        let mut all = |name: &str, samples: &mut Vec<f64>, of: &dyn Fn(&Figures) -> Option<Vec<f64>>| {
+            let runs: Vec<Vec<f64>> = same.iter().filter_map(|figures| of(figures)).collect();
+            *samples = medians(&runs);
+            let above = runs.iter().map(|run| difference(samples, run)).fold(0.0, f64::max);
+            if above > FLOOR_MS {
+                merged.varies.push((name.to_owned(), to_us(above)));
             }
+        };
+        let mut total = figures.total.clone();
+        all("total", &mut total, &|figures| Some(figures.total.clone()));
+        let mut stages = figures.stages.clone();
+        for (name, samples) in &mut stages {
+            all(name, samples, &|figures| find(&figures.stages, name).cloned());
         }
-    }
-    most
+        Figures { total, stages, ..merged }
+    };
+    first.iter().map(merge_one).collect()
 }
 
-fn raise(samples: &mut [f64], others: &[f64]) {
-    for (sample, other) in samples.iter_mut().zip(others) {
-        *sample = sample.max(*other);
-    }
+/// The median of each round, of as many rounds as all have.
+fn medians(runs: &[Vec<f64>]) -> Vec<f64> {
+    let rounds = runs.iter().map(Vec::len).min().unwrap_or(0);
+    (0..rounds)
+        .map(|round| to_us(summarize(&runs.iter().map(|run| run[round]).collect::<Vec<_>>()).median))
+        .collect()
+}
+
+fn to_us(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
 }
 
 /// What became of a stage.
@@ -148,22 +165,22 @@ pub(crate) fn compare(before: &[Figures], after: &[Figures]) -> Vec<Line> {
         compare_one(old, new, &mut lines);
     }
     for new in after.iter().filter(|new| before.iter().all(|old| old.id != new.id)) {
-        lines.push(line(&new.id, "total", None, Some(&new.total)));
+        lines.push(line(new, "total", None, Some(&new.total)));
     }
     lines
 }
 
 fn compare_one(old: &Figures, new: Option<&Figures>, lines: &mut Vec<Line>) {
-    lines.push(line(&old.id, "total", Some(&old.total), new.map(|new| &new.total)));
+    lines.push(line(old, "total", Some(&old.total), new.map(|new| &new.total)));
     let Some(new) = new else {
         return;
     };
     for (name, samples) in &old.stages {
-        lines.push(line(&old.id, name, Some(samples), find(&new.stages, name)));
+        lines.push(line(old, name, Some(samples), find(&new.stages, name)));
     }
     for (name, samples) in &new.stages {
         if find(&old.stages, name).is_none() {
-            lines.push(line(&old.id, name, None, Some(samples)));
+            lines.push(line(old, name, None, Some(samples)));
         }
     }
 }
@@ -172,10 +189,10 @@ fn find<'a>(stages: &'a [(String, Vec<f64>)], name: &str) -> Option<&'a Vec<f64>
     stages.iter().find(|(other, _)| other == name).map(|(_, samples)| samples)
 }
 
-fn line(id: &str, stage: &str, before: Option<&Vec<f64>>, after: Option<&Vec<f64>>) -> Line {
+fn line(figures: &Figures, stage: &str, before: Option<&Vec<f64>>, after: Option<&Vec<f64>>) -> Line {
     let median = |samples: Option<&Vec<f64>>| samples.map(|samples| summarize(samples).median);
     let mut line = Line {
-        id: id.into(),
+        id: figures.id.clone(),
         stage: stage.into(),
         before: median(before),
         after: median(after),
@@ -184,7 +201,8 @@ fn line(id: &str, stage: &str, before: Option<&Vec<f64>>, after: Option<&Vec<f64
     };
     if let (Some(before), Some(after)) = (before, after) {
         line.difference = difference(before, after);
-        line.change = change(summarize(before).median, line.difference);
+        let varies = figures.varies.iter().find(|(name, _)| name == stage).map_or(0.0, |(_, ms)| *ms);
+        line.change = change(summarize(before).median, varies, line.difference);
     }
     line
 }
@@ -196,8 +214,8 @@ fn difference(before: &[f64], after: &[f64]) -> f64 {
     summarize(&differences).median
 }
 
-fn change(before: f64, difference: f64) -> Change {
-    let allowed = (before * SHARE).max(FLOOR_MS);
+fn change(before: f64, varies: f64, difference: f64) -> Change {
+    let allowed = (before * SHARE).max(FLOOR_MS).max(varies * (1.0 + SHARE));
     if difference > allowed {
         Change::More
     } else if difference < -allowed {
@@ -217,6 +235,7 @@ mod tests {
             id: id.into(),
             total: vec![stages.iter().map(|(_, value)| value).sum()],
             stages: stages.iter().map(|(name, value)| ((*name).to_owned(), vec![*value])).collect(),
+            varies: Vec::new(),
         }
     }
 
@@ -227,12 +246,14 @@ mod tests {
 
     #[test]
     fn large_stages_may_grow_by_a_share_and_small_ones_by_the_floor() {
-        assert_eq!(change(100.0, 3.0), Change::None);
-        assert_eq!(change(100.0, 3.1), Change::More);
-        assert_eq!(change(100.0, -3.1), Change::Less);
-        assert_eq!(change(1.0, FLOOR_MS - 0.01), Change::None);
-        assert_eq!(change(1.0, FLOOR_MS + 0.01), Change::More);
-        assert_eq!(change(0.0, 1.0), Change::More);
+        assert_eq!(change(100.0, 0.0, 3.0), Change::None);
+        assert_eq!(change(100.0, 0.0, 3.1), Change::More);
+        assert_eq!(change(100.0, 0.0, -3.1), Change::Less);
+        assert_eq!(change(1.0, 0.0, FLOOR_MS - 0.01), Change::None);
+        assert_eq!(change(1.0, 0.0, FLOOR_MS + 0.01), Change::More);
+        assert_eq!(change(0.0, 0.0, 1.0), Change::More);
+        assert_eq!(change(40.0, 4.0, 4.1), Change::None);
+        assert_eq!(change(40.0, 4.0, 4.2), Change::More);
     }
 
     #[test]
@@ -265,22 +286,26 @@ mod tests {
     }
 
     #[test]
-    fn of_several_runs_the_most_counts() {
-        let run = |total: [f64; 2], stage: [f64; 2]| {
-            vec![Figures { id: "a".into(), total: total.into(), stages: vec![("s".into(), stage.into())] }]
+    fn of_several_runs_odd_rounds_do_not_count_and_odd_runs_widen_what_is_allowed() {
+        let run = |total: [f64; 3]| {
+            let stages = vec![("s".to_owned(), vec![1.0; 3])];
+            vec![Figures { id: "a".into(), total: total.into(), stages, varies: Vec::new() }]
         };
-        assert_eq!(
-            most(vec![run([1.0, 5.0], [4.0, 1.0]), run([3.0, 2.0], [0.0, 2.0])]),
-            run([3.0, 5.0], [4.0, 2.0])
-        );
-        assert_eq!(most(Vec::new()), []);
+        let odd_round = merge(&[run([5.0, 6.0, 7.0]), run([5.0, 6.0, 7.1]), run([30.0, 6.0, 7.0])]);
+        assert_eq!(odd_round, run([5.0, 6.0, 7.0]));
+        let odd_run = merge(&[run([5.0, 6.0, 7.0]), run([9.0, 10.0, 7.0]), run([5.0, 6.0, 7.0])]);
+        assert_eq!(odd_run[0].total, [5.0, 6.0, 7.0]);
+        assert_eq!(odd_run[0].varies, [("total".to_owned(), 4.0)]);
+        let lines = compare(&odd_run, &run([9.0, 10.0, 11.0]));
+        assert_eq!(lines[0].change, Change::None);
+        assert_eq!(merge(&[]), []);
     }
 
     #[test]
     fn figures_are_kept_to_the_microsecond() {
         let figures = Figures::new(&measurement("a", &[1.000_4, 6.000_6], &[("s", &[0.5])]), "b");
-        let expected =
-            Figures { id: "b".into(), total: vec![1.0, 6.001], stages: vec![("s".into(), vec![0.5])] };
+        let stages = vec![("s".into(), vec![0.5])];
+        let expected = Figures { id: "b".into(), total: vec![1.0, 6.001], stages, varies: Vec::new() };
         assert_eq!(figures, expected);
     }
 

@@ -81,7 +81,7 @@ pub(crate) fn update(args: &GateArgs, from: &[PathBuf], reason: &str) -> Result<
         prove(&figures, &slowed)?;
         all.push(figures);
     }
-    let figures = baseline::most(all);
+    let figures = baseline::merge(&all);
     if let Ok(old) = Baseline::load(&args.baseline) {
         print(&baseline::compare(&old.figures, &figures));
     }
