@@ -33,7 +33,7 @@ lint: setup ## Check formatting and lints
 bench: build images ## Measure starts and ends beside QEMU, runc and crun, with a report
 	@target/release/husk-bench boot
 
-bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
+bench-io: build images ## Measure disk and network of the VMM, beside QEMU's microvm
 	@target/release/husk-bench io
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)

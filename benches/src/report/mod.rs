@@ -50,7 +50,7 @@ fn ratio(group: &[&Measurement], measurement: &Measurement) -> String {
     format!("{:.2}", summarize(&measurement.samples).median / first)
 }
 
-/// What DESIGN.md promises, in virtual ms: where a measurement of this id has to be by.
+/// The budgets, in virtual ms: where a measurement of this id has to be by.
 fn budget(mode: Mode, id: &str) -> Option<(f64, &'static str)> {
     match (mode, id) {
         (Mode::Deterministic, "bare-start-jailed") => Some((60.0, "user space by 60")),
