@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz lint bench bench-vmm bench-io images install clean
+.PHONY: help setup build demo test fuzz lint bench bench-io images install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,14 +30,11 @@ images: setup ## Build the images that demo and tests use (once)
 lint: setup ## Check formatting and lints
 	@scripts/lint.sh
 
-bench: build images ## Measure a start, split along its timeline
-	@scripts/bench.sh
+bench: build images ## Measure starts and ends beside QEMU, runc and crun, with a report
+	@target/release/husk-bench boot
 
-bench-vmm: build ## Measure a bare VM from start to exit, beside QEMU's microvm
-	@scripts/bench-vmm.sh
-
-bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
-	@scripts/bench-io.sh
+bench-io: build images ## Measure disk and network of the VMM, beside QEMU's microvm
+	@target/release/husk-bench io
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh

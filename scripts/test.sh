@@ -11,3 +11,6 @@ cargo nextest run --locked --workspace --exclude husk-tests
 scripts/fuzz.sh
 
 scripts/e2e.sh
+
+step "Guarding the time of a start"
+"$release/husk-bench" gate

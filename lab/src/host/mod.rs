@@ -15,11 +15,11 @@ use anyhow::Result;
 
 pub(crate) use session::run;
 
-/// `husk-lab setup`.
+/// `husk-lab setup`: says what the lab runs on, in one line.
 pub(crate) fn setup() -> Result<u8> {
     let cache = cache::Cache::find()?;
-    emulator::ensure(&cache)?;
+    let emulator = emulator::ensure(&cache)?.version()?.unwrap_or_default();
     let kernel = kernel::ensure(&cache)?;
-    eprintln!("husk-lab: kernel {} is in {}", kernel.version, kernel.dir.display());
+    println!("QEMU {emulator}, kernel {}", kernel.version);
     Ok(0)
 }

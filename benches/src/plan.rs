@@ -1,0 +1,115 @@
+//! What the half outside tells the half that measures.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::result::Mode;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Suite {
+    /// Starts and ends, and those of peers.
+    Boot,
+    /// husk's own prepared ones, quick to do.
+    Gate,
+    /// Disk and network.
+    Io,
+    /// Many pods at once.
+    Scale(Scale),
+}
+
+impl Suite {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Gate => "gate",
+            Self::Io => "io",
+            Self::Scale(_) => "scale",
+        }
+    }
+}
+
+/// How many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    /// Idle pods.
+    pub(crate) pods: u32,
+    /// Pods that are started at once.
+    pub(crate) storm: u32,
+    /// Starts and ends, one after the other.
+    pub(crate) cycles: u32,
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) suite: Suite,
+    pub(crate) mode: Mode,
+    pub(crate) rounds: u32,
+    pub(crate) warmups: u32,
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) files: Files,
+    pub(crate) peers: Peers,
+}
+
+/// What is measured with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Files {
+    pub(crate) husk: PathBuf,
+    pub(crate) vmm: PathBuf,
+    pub(crate) filesystem: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    /// Initramfs whose init says that it runs, and waits.
+    pub(crate) mark: PathBuf,
+    /// Initramfs whose init ends the machine.
+    pub(crate) reboot: PathBuf,
+    /// OCI image layout.
+    pub(crate) images: PathBuf,
+    /// Storage of the registry with the same images, and the script that serves it.
+    pub(crate) registry: PathBuf,
+    pub(crate) registry_script: PathBuf,
+    /// Disk of the guest that measures disk and network, where that is done.
+    pub(crate) io_root: Option<PathBuf>,
+}
+
+/// Programs of others.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Peers {
+    pub(crate) qemu: Option<PathBuf>,
+    pub(crate) oci_runtimes: Vec<PathBuf>,
+    pub(crate) firecracker: Option<PathBuf>,
+    pub(crate) cloud_hypervisor: Option<PathBuf>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn plan(mode: Mode, warmups: u32) -> Plan {
+        let nothing = PathBuf::new;
+        Plan {
+            suite: Suite::Boot,
+            mode,
+            rounds: 1,
+            warmups,
+            cpus: Vec::new(),
+            files: Files {
+                husk: nothing(),
+                vmm: nothing(),
+                filesystem: nothing(),
+                kernel: nothing(),
+                initramfs: nothing(),
+                mark: nothing(),
+                reboot: nothing(),
+                images: nothing(),
+                registry: nothing(),
+                registry_script: nothing(),
+                io_root: None,
+            },
+            peers: Peers::default(),
+        }
+    }
+}
