@@ -33,8 +33,8 @@ lint: setup ## Check formatting and lints
 bench: build images ## Measure starts and ends beside QEMU, runc and crun, with a report
 	@target/release/husk-bench boot
 
-bench-io: build images ## Measure disk and network of the VMM, beside QEMU's microvm
-	@target/release/husk-bench io
+bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
+	@scripts/bench-io.sh
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh

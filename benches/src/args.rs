@@ -16,8 +16,6 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Measure starts and ends, of bare VMs and of containers, beside QEMU, runc and crun
     Boot(BootArgs),
-    /// Measure disk and network of the VMM beside QEMU's microvm
-    Io(IoArgs),
     /// Measure many pods at once: time and memory of each further one, a storm of starts, what is left behind
     Scale(ScaleArgs),
     /// Render results as a Markdown page and an HTML page with charts
@@ -71,23 +69,6 @@ pub(crate) struct BootArgs {
     pub(crate) common: CommonArgs,
     #[command(flatten)]
     pub(crate) peers: PeerArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct IoArgs {
-    /// Guests of each VMM
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) rounds: u32,
-    /// QEMU, for its microvm
-    #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
-    pub(crate) qemu: PathBuf,
-    /// Where the result goes
-    #[arg(long, value_name = "FILE", default_value = "build/bench/io.json")]
-    pub(crate) out: PathBuf,
-    #[command(flatten)]
-    pub(crate) mode: ModeArgs,
-    #[command(flatten)]
-    pub(crate) common: CommonArgs,
 }
 
 #[derive(Debug, clap::Args)]

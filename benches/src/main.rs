@@ -5,7 +5,6 @@ mod args;
 mod baseline;
 mod compare;
 mod gate;
-mod io_guest;
 mod layout;
 mod machine;
 mod measure;
@@ -38,7 +37,6 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<bool> {
     match command {
         Command::Boot(args) => run::boot(&args).map(|()| true),
-        Command::Io(args) => run::io(&args).map(|()| true),
         Command::Scale(args) => run::scale(&args).map(|()| true),
         Command::Report { results, out } => report::write(&results, &out).map(|()| true),
         Command::Compare { before, after } => compare::print(&before, &after).map(|()| true),

@@ -14,8 +14,6 @@ pub(crate) enum Suite {
     Boot,
     /// husk's own prepared ones, quick to do.
     Gate,
-    /// Disk and network.
-    Io,
     /// Many pods at once.
     Scale(Scale),
 }
@@ -25,7 +23,6 @@ impl Suite {
         match self {
             Self::Boot => "boot",
             Self::Gate => "gate",
-            Self::Io => "io",
             Self::Scale(_) => "scale",
         }
     }
@@ -71,8 +68,6 @@ pub(crate) struct Files {
     /// Storage of the registry with the same images, and the script that serves it.
     pub(crate) registry: PathBuf,
     pub(crate) registry_script: PathBuf,
-    /// Disk of the guest that measures disk and network, where that is done.
-    pub(crate) io_root: Option<PathBuf>,
 }
 
 /// Programs of others.
@@ -107,7 +102,6 @@ pub(crate) mod tests {
                 images: nothing(),
                 registry: nothing(),
                 registry_script: nothing(),
-                io_root: None,
             },
             peers: Peers::default(),
         }

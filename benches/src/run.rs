@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    args::{BootArgs, IoArgs, ScaleArgs},
-    io_guest, machine,
+    args::{BootArgs, ScaleArgs},
+    machine,
     plan::{Files, Peers, Plan, Scale, Suite},
     report,
     result::{Mode, RunResult},
@@ -41,21 +41,6 @@ pub(crate) fn boot(args: &BootArgs) -> Result<()> {
     finish(&measure(&tree, &plan, args.common.timeout)?, &args.out)
 }
 
-/// `husk-bench io`
-pub(crate) fn io(args: &IoArgs) -> Result<()> {
-    let tree = Tree::find(args.common.bin.as_deref())?;
-    let plan = Plan {
-        suite: Suite::Io,
-        mode: mode(&tree, args.mode.deterministic),
-        rounds: args.rounds,
-        warmups: 0,
-        cpus: args.mode.cpus.clone(),
-        files: Files { io_root: Some(io_guest::build(&tree)?), ..files(&tree)? },
-        peers: Peers { qemu: program(&args.qemu), ..Peers::default() },
-    };
-    finish(&measure(&tree, &plan, args.common.timeout)?, &args.out)
-}
-
 /// `husk-bench scale`
 pub(crate) fn scale(args: &ScaleArgs) -> Result<()> {
     let tree = Tree::find(args.common.bin.as_deref())?;
@@ -76,10 +61,8 @@ fn finish(result: &RunResult, out: &Path) -> Result<()> {
     result.save(out)?;
     eprintln!("wrote {}", out.display());
     let dir = out.parent().unwrap_or(Path::new("."));
-    let beside = ["boot.json", "io.json", "scale.json"]
-        .map(|name| dir.join(name))
-        .into_iter()
-        .filter(|path| path.is_file());
+    let beside =
+        ["boot.json", "scale.json"].map(|name| dir.join(name)).into_iter().filter(|path| path.is_file());
     let results: Vec<PathBuf> = beside.collect();
     if results.contains(&out.to_path_buf()) {
         return report::write(&results, dir);
@@ -149,7 +132,6 @@ pub(crate) fn files(tree: &Tree) -> Result<Files> {
         images: tree.path("build/images/layout"),
         registry: tree.path("build/images/registry"),
         registry_script: tree.path("tests/images/registry.sh"),
-        io_root: None,
     })
 }
 

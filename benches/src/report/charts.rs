@@ -8,7 +8,6 @@ use crate::result::{Measurement, Mode, summarize};
 
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 215.0;
-const NARROW_LEFT: f64 = 118.0;
 const RIGHT: f64 = 75.0;
 const ROW: f64 = 40.0;
 const BAR: f64 = 24.0;
@@ -25,10 +24,9 @@ const STAGES: [&str; 11] = [
 const OWN: &str = "#0f766e";
 const OTHER: &str = "#8a94a3";
 
-/// One bar of each measurement of a group, and a legend where they are split; so wide.
-pub(super) fn bars(mode: Mode, name: &str, members: &[&Measurement], width: f64) -> String {
+/// One bar of each measurement of a group, and a legend where they are split.
+pub(super) fn bars(mode: Mode, name: &str, members: &[&Measurement]) -> String {
     let names = stage_names(members);
-    let left = if width < 600.0 { NARROW_LEFT } else { LEFT };
     let most = members
         .iter()
         .map(|member| summarize(&member.samples))
@@ -36,24 +34,24 @@ pub(super) fn bars(mode: Mode, name: &str, members: &[&Measurement], width: f64)
         .fold(0.0, f64::max);
     let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let bottom = TOP + ROW * f64::from(count);
-    let mut svg = Svg::new(width, bottom + AXIS);
-    let scale = if most > 0.0 { (width - left - RIGHT) / most } else { 0.0 };
-    axis(&mut svg, most, scale, [left, bottom]);
+    let mut svg = Svg::new(WIDTH, bottom + AXIS);
+    let scale = if most > 0.0 { (WIDTH - LEFT - RIGHT) / most } else { 0.0 };
+    axis(&mut svg, most, scale, bottom);
     let mut y = TOP;
     for member in members {
-        bar(&mut svg, mode, member, &names, scale, [left, y, width - RIGHT]);
+        bar(&mut svg, mode, member, &names, scale, y);
         y += ROW;
     }
     let unit = members.first().map_or("", |first| first.unit.as_str());
-    svg.text([left - 12.0, bottom + 18.0], Anchor::End, "tick", unit);
+    svg.text([LEFT - 12.0, bottom + 18.0], Anchor::End, "tick", unit);
     svg.finish(name) + &legend(&names)
 }
 
-fn axis(svg: &mut Svg, most: f64, scale: f64, [left, bottom]: [f64; 2]) {
-    let step = step(most, if left < LEFT { 4.0 } else { 8.0 });
+fn axis(svg: &mut Svg, most: f64, scale: f64, bottom: f64) {
+    let step = step(most, 8.0);
     let mut value = 0.0;
     while value <= most * 1.0001 {
-        let x = left + value * scale;
+        let x = LEFT + value * scale;
         svg.line([x, TOP - 6.0, x, bottom], "grid");
         svg.text([x, bottom + 18.0], Anchor::Middle, "tick", &short(value));
         value += step;
@@ -64,24 +62,17 @@ fn short(value: f64) -> String {
     if value.fract().abs() < 1e-9 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-fn bar(
-    svg: &mut Svg,
-    mode: Mode,
-    member: &Measurement,
-    names: &[&str],
-    scale: f64,
-    [left, y, right]: [f64; 3],
-) {
+fn bar(svg: &mut Svg, mode: Mode, member: &Measurement, names: &[&str], scale: f64, y: f64) {
     let summary = summarize(&member.samples);
     let top = y + (ROW - BAR) / 2.0;
     let middle = y + ROW / 2.0;
     svg.text(
-        [left - 12.0, middle + 4.5],
+        [LEFT - 12.0, middle + 4.5],
         Anchor::End,
         if member.own { "label own" } else { "label" },
         &member.label,
     );
-    let mut x = left;
+    let mut x = LEFT;
     if member.stages.is_empty() {
         let width = summary.median * scale;
         let title = format!("{}: {} {}", member.label, number(summary.median), member.unit);
@@ -101,16 +92,16 @@ fn bar(
         x += width;
     }
     if let Some((value, text)) = budget(mode, &member.id) {
-        let at = left + value * scale;
-        if at <= right {
+        let at = LEFT + value * scale;
+        if at <= WIDTH - RIGHT {
             svg.line([at, top - 7.0, at, top + BAR + 3.0], "budget");
             svg.text([at + 4.0, top - 1.5], Anchor::Start, "budget-text", text);
         }
     }
     for sample in &member.samples {
-        svg.circle([left + sample * scale, top + BAR + 4.0], 1.8, "currentColor", &number(*sample));
+        svg.circle([LEFT + sample * scale, top + BAR + 4.0], 1.8, "currentColor", &number(*sample));
     }
-    let end = x.max(left + summary.max * scale) + 8.0;
+    let end = x.max(LEFT + summary.max * scale) + 8.0;
     svg.text([end, middle + 4.5], Anchor::Start, "total", &number(summary.median));
 }
 

@@ -28,12 +28,9 @@ pub(super) fn render(results: &[RunResult]) -> String {
     main.push_str("</div>");
     for result in results {
         let _ = write!(main, "<h2>{}</h2>", escape(&title(&result.suite)));
-        let small = result.suite == "io";
-        main.push_str(if small { r#"<div class="pairs">"# } else { "<div>" });
         for (name, members) in result.groups() {
-            main.push_str(&card(result.mode, name, &members, if small { 520.0 } else { 1000.0 }));
+            main.push_str(&card(result.mode, name, &members));
         }
-        main.push_str("</div>");
         main.push_str(&facts(result));
     }
     main.push_str(footer(results.first().map(|first| first.mode)));
@@ -44,9 +41,9 @@ pub(super) fn render(results: &[RunResult]) -> String {
     )
 }
 
-fn card(mode: Mode, name: &str, members: &[&Measurement], width: f64) -> String {
+fn card(mode: Mode, name: &str, members: &[&Measurement]) -> String {
     let curves = members.iter().any(|member| member.along.is_some());
-    let chart = if curves { charts::curves(name, members) } else { charts::bars(mode, name, members, width) };
+    let chart = if curves { charts::curves(name, members) } else { charts::bars(mode, name, members) };
     let table = table(members);
     let name = escape(name);
     let better = members.iter().any(|member| member.more_is_better);

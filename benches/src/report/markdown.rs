@@ -24,7 +24,6 @@ pub(super) fn title(suite: &str) -> String {
     match suite {
         "boot" => "Starts and ends".into(),
         "gate" => "The gate's starts".into(),
-        "io" => "Disk and network".into(),
         "scale" => "Many at once".into(),
         other => other.into(),
     }

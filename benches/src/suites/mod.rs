@@ -4,7 +4,6 @@ mod bare;
 mod containers;
 mod first;
 mod install;
-mod io;
 mod memory;
 mod process;
 mod scale;
@@ -45,7 +44,6 @@ pub(crate) fn run(plan: &str, out: &Path) -> Result<()> {
     let (measurements, lost) = match plan.suite {
         Suite::Boot => boot(&plan, &installed)?,
         Suite::Gate => starts(&plan, &installed)?,
-        Suite::Io => io::measure(&plan, &installed)?,
         Suite::Scale(scale) => (scale::measure(&plan, scale, &installed)?, 0),
     };
     let settings = [
