@@ -163,7 +163,9 @@ fn a_signal_ends_everything() {
 
 #[test]
 fn what_is_missing_is_said_before_anything_starts() {
-    let output = lab(&[], &["true"]).env("PATH", "/nonexistent").output().unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let mut lab_of_nothing = lab(&[], &["true"]);
+    let output = lab_of_nothing.env("PATH", "/nonexistent").env("HUSK_CACHE", cache.path()).output().unwrap();
     expect_code(&output, 125);
     assert!(text(&output.stderr).contains("make setup"), "{}", text(&output.stderr));
 
