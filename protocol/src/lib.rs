@@ -29,3 +29,13 @@ pub mod port {
     /// then connected to that port of the guest's loopback address.
     pub const FORWARD: u32 = 1026;
 }
+
+/// The directory that the host shares with a guest.
+pub mod shared {
+    /// The virtio-fs tag by which the guest mounts it, ...
+    pub const TAG: &str = "husk";
+    /// ... and where: a container's root and the sources of its bind mounts are below.
+    pub const PATH: &str = "/run/husk/shared";
+    /// The guest's PID namespace for containers that share one, as a path in an OCI spec.
+    pub const PID_NAMESPACE: &str = "/run/husk/pids";
+}

@@ -69,6 +69,15 @@ pub enum Error {
     /// The agent refused or failed.
     #[error("{0}")]
     Agent(String),
+    /// There is no such container or process.
+    #[error("{0}")]
+    NotFound(String),
+    /// There is one of this id already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// It is in a state in which this can't be done.
+    #[error("{0}")]
+    WrongState(String),
     /// The container's program does not exist.
     #[error("{0}")]
     ExecutableNotFound(String),
@@ -161,6 +170,45 @@ pub enum Error {
     /// Other containers' names can't be followed.
     #[error(transparent)]
     Names(#[from] husk_network::names::table::TableError),
+    /// Something can't be mounted for a container.
+    #[error("cannot mount {} on {}", source_path.display(), on.display())]
+    Mount {
+        /// What.
+        source_path: PathBuf,
+        /// Where.
+        on: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The source of a bind mount is nothing that a VM can see.
+    #[error(
+        "cannot mount {} on {}: it is {kind}, which does not reach into a virtual machine; mount a directory or a file", source_path.display(), on.display()
+    )]
+    NotShareable {
+        /// What.
+        source_path: PathBuf,
+        /// Where.
+        on: PathBuf,
+        /// Which kind of file it is, with an article.
+        kind: &'static str,
+    },
+    /// A running VM can't be given a disk.
+    #[error("cannot give the virtual machine the disk {}", path.display())]
+    AttachDisk {
+        /// The disk.
+        path: PathBuf,
+        /// What its VMM said.
+        #[source]
+        source: husk_vmm::client::ClientError,
+    },
+    /// A disk can't be taken from a running VM.
+    #[error("cannot take a container's disk from the virtual machine")]
+    DetachDisk {
+        /// What its VMM said.
+        #[source]
+        source: husk_vmm::client::ClientError,
+    },
     /// An option has a value that can't be used.
     #[error("{0}")]
     InvalidOption(String),
@@ -208,16 +256,20 @@ const NOT_PERMITTED: &str = "executable not permitted: ";
 
 impl From<ttrpc::Error> for Error {
     fn from(error: ttrpc::Error) -> Self {
-        let text = match error {
-            ttrpc::Error::RpcStatus(status) => status.message,
-            other => format!("the agent in the virtual machine does not answer: {other}"),
+        let (code, text) = match error {
+            ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
+            other => (
+                ttrpc::Code::UNAVAILABLE,
+                format!("the agent in the virtual machine does not answer: {other}"),
+            ),
         };
-        if text.starts_with(NOT_FOUND) {
-            Self::ExecutableNotFound(text)
-        } else if text.starts_with(NOT_PERMITTED) {
-            Self::ExecutableNotPermitted(text)
-        } else {
-            Self::Agent(text)
+        match code {
+            _ if text.starts_with(NOT_FOUND) => Self::ExecutableNotFound(text),
+            _ if text.starts_with(NOT_PERMITTED) => Self::ExecutableNotPermitted(text),
+            ttrpc::Code::NOT_FOUND => Self::NotFound(text),
+            ttrpc::Code::ALREADY_EXISTS => Self::AlreadyExists(text),
+            ttrpc::Code::FAILED_PRECONDITION => Self::WrongState(text),
+            _ => Self::Agent(text),
         }
     }
 }

@@ -93,6 +93,14 @@ impl Assets {
     pub fn find_vmm() -> Result<PathBuf> {
         find("VMM", "husk-vmm", "../libexec/husk", ".")
     }
+
+    /// Finds the file system server's binary.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn find_filesystem() -> Result<PathBuf> {
+        find("file system server", "husk-fs", "../libexec/husk", ".")
+    }
 }
 
 fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Result<PathBuf> {

@@ -121,6 +121,8 @@ impl Sandbox {
             spare_disks: SPARE_DISKS,
             nets: network.take_nets(),
             spare_nets: network.spare_nets(),
+            filesystem: None,
+            cgroup: None,
             timeout: request.timeout,
         };
         timeline.mark(Stage::Planned);

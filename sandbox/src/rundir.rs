@@ -173,6 +173,18 @@ pub fn lock_file(path: &Path, wait: Wait) -> Result<Option<File>> {
 }
 
 /// Removes what is left of sandboxes that nobody holds the lock of.
+///
+/// # Errors
+/// When something can't be removed.
+pub fn clean_up(dirs: &Dirs) -> Result<()> {
+    for dir in [&dirs.run, &dirs.run.join(NAMES), &dirs.scratch()] {
+        make_private_dir(dir)?;
+    }
+    let _guard = lock_file(&dirs.run.join(LOCK), Wait::Yes)?;
+    sweep(dirs)
+}
+
+/// Removes what is left of sandboxes that nobody holds the lock of, under the lock of the run directory.
 fn sweep(dirs: &Dirs) -> Result<()> {
     let entries = fs::read_dir(&dirs.run).map_err(Error::io("read", &dirs.run))?;
     for entry in entries.flatten() {

@@ -53,9 +53,7 @@ pub async fn accept(
             continue;
         }
         missing.swap_remove(at);
-        let socket = socket.into_std()?;
-        socket.set_nonblocking(false)?;
-        let stream = Some(Stream { socket, early });
+        let stream = Some(Stream::new(socket, early)?);
         match hello.kind {
             StdioKind::Stdin => streams.stdin = stream,
             StdioKind::Stdout => streams.stdout = stream,
@@ -66,7 +64,7 @@ pub async fn accept(
 }
 
 /// The first line, and what came with it. `None`: not a hello.
-async fn read_hello(socket: &mut tokio::net::UnixStream) -> Option<(StreamHello, Vec<u8>)> {
+pub(crate) async fn read_hello(socket: &mut tokio::net::UnixStream) -> Option<(StreamHello, Vec<u8>)> {
     let mut seen = Vec::with_capacity(StreamHello::MAX_LEN);
     loop {
         if let Some(end) = seen.iter().position(|byte| *byte == b'\n') {
@@ -80,6 +78,19 @@ async fn read_hello(socket: &mut tokio::net::UnixStream) -> Option<(StreamHello,
 }
 
 impl Stream {
+    /// The stream of a connection of which `early` was read beyond its first line.
+    pub(crate) fn new(socket: tokio::net::UnixStream, early: Vec<u8>) -> io::Result<Self> {
+        let socket = socket.into_std()?;
+        socket.set_nonblocking(false)?;
+        Ok(Self { socket, early })
+    }
+
+    /// The connection, on which calls wait, and what had already been read of it. For a stream from the process, that comes
+    /// first; a stream to the process ends by shutting it down for writing.
+    pub fn into_parts(self) -> (UnixStream, Vec<u8>) {
+        (self.socket, self.early)
+    }
+
     /// Copies everything the process writes to `out`, on a thread of its own, until the stream ends. When `out` takes
     /// no more (its reader is gone), the stream is closed, so that the process gets SIGPIPE as it would with a pipe.
     ///

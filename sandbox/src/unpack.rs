@@ -157,6 +157,8 @@ async fn unpack_some(
         spare_disks: 0,
         nets: vec![],
         spare_nets: 0,
+        filesystem: None,
+        cgroup: None,
         timeout,
     };
     let mut vm = Vm::start(assets, &dir, plan).await?;

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use husk_protocol::port;
+use husk_protocol::{port, shared};
 use husk_vmm::{
     config::{
-        CpuTemplate, DiskConfig, MacAddress, MemoryConfig, NetConfig, TapConfig, VmConfig, VsockConfig,
+        CpuTemplate, DiskConfig, FilesystemConfig, FilesystemSocket, MacAddress, MemoryConfig, NetConfig,
+        TapConfig, VmConfig, VsockConfig,
     },
     jail::{JailConfig, SeccompMode},
     rate_limit::RateLimit,
@@ -67,6 +68,10 @@ pub struct Plan {
     pub nets: Vec<NetPlan>,
     /// Slots for interfaces that join the running VM.
     pub spare_nets: u8,
+    /// A connection to the server of a directory that the guest can mount.
+    pub filesystem: Option<OwnedFd>,
+    /// The directory of the cgroup that the VM is put in, whose limits are set; one of husk's own if there is none.
+    pub cgroup: Option<PathBuf>,
     /// How long the agent may take to answer.
     pub timeout: Duration,
 }
@@ -121,6 +126,11 @@ impl Vm {
         Ok(Self { process, guest })
     }
 
+    /// Its process, which ends the VM when it is dropped, and what runs in it.
+    pub(crate) fn into_parts(self) -> (VmProcess, Arc<Guest>) {
+        (self.process, self.guest)
+    }
+
     /// What runs in it.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.guest
@@ -153,7 +163,7 @@ impl Vm {
     /// # Errors
     /// When the VMM can't be waited for.
     pub async fn kill(mut self) -> Result<()> {
-        self.process.child.kill().await.map_err(Error::io("end", &self.process.control))
+        self.process.kill().await
     }
 }
 
@@ -180,7 +190,7 @@ pub(crate) fn control_path(dir: &Path) -> PathBuf {
 /// The VMM's process and what it leaves to read. It is killed when dropped, and it ends by itself when husk does: its
 /// lifeline hangs up.
 #[derive(Debug)]
-struct VmProcess {
+pub(crate) struct VmProcess {
     child: Child,
     /// Dropped after the process, which is killed then.
     _cgroup: Option<Cgroup>,
@@ -194,7 +204,10 @@ impl VmProcess {
     fn spawn(assets: &Assets, dir: &RunDir, uid: Option<u32>, plan: Plan) -> Result<Self> {
         let (control, console, log) =
             (control_path(&dir.join("")), dir.join("console.log"), dir.join("vmm.log"));
-        let cgroup = Cgroup::create(dir.id(), plan.mem_size_mib)?;
+        let cgroup = match plan.cgroup {
+            Some(_) => None,
+            None => Cgroup::create(dir.id(), plan.mem_size_mib)?,
+        };
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
         let mut inherited = vec![OwnedFd::from(lifeline_end), duplicate(dir.lock())?];
         let lifeline_number = inherited[0].as_raw_fd();
@@ -211,26 +224,34 @@ impl VmProcess {
                 limit_tx: net.limit_tx,
             }
         });
+        let nets = nets.collect();
+        let shared = plan.filesystem.is_some();
+        let filesystems = plan.filesystem.into_iter().map(|server| {
+            let socket = FilesystemSocket::Fd(server.as_raw_fd());
+            inherited.push(server);
+            FilesystemConfig { tag: shared::TAG.into(), socket }
+        });
+        let filesystems = filesystems.collect();
         let config = VmConfig {
             kernel: assets.kernel.clone(),
             initramfs: Some(assets.initramfs.clone()),
             cmdline: CMDLINE.into(),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
-            memory: MemoryConfig::default(),
+            memory: MemoryConfig { shared, ..Default::default() },
             cpu_template: CpuTemplate::Host,
             balloon: None,
             disks: plan.disks,
             spare_disks: plan.spare_disks,
-            nets: nets.collect(),
+            nets,
             spare_nets: plan.spare_nets,
-            filesystems: Vec::new(),
+            filesystems,
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
             console: Some(console.clone()),
             rng: true,
             jail: Some(JailConfig {
                 uid,
-                cgroup: cgroup.as_ref().map(|cgroup| cgroup.path().into()),
+                cgroup: plan.cgroup.or_else(|| cgroup.as_ref().map(|cgroup| cgroup.path().into())),
                 seccomp: SeccompMode::Kill,
             }),
         };
@@ -253,6 +274,18 @@ impl VmProcess {
             source,
         })?;
         Ok(Self { child, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
+    }
+
+    /// Returns when it has ended, and why it did.
+    pub(crate) async fn ended(&mut self) -> String {
+        // One that can't be waited for is not there.
+        let _ = self.child.wait().await;
+        self.last_words()
+    }
+
+    /// Ends it at once.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.map_err(Error::io("end", &self.control))
     }
 
     /// Why a VMM that has ended did so: its own message, and the end of the guest's console.
@@ -281,12 +314,12 @@ fn describe(status: ExitStatus) -> &'static str {
     }
 }
 
-fn duplicate(file: &File) -> Result<OwnedFd> {
+pub(crate) fn duplicate(file: &File) -> Result<OwnedFd> {
     file.as_fd().try_clone_to_owned().map_err(Error::io("duplicate", "the sandbox's lock"))
 }
 
 /// Lets the command's process have these descriptors, under the same numbers.
-fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
+pub(crate) fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
     let keep_open = move || {
         for fd in &fds {
             let fd: RawFd = fd.as_raw_fd();
@@ -302,7 +335,7 @@ fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
 }
 
 /// The last lines of a text file, made safe to print; `None` when there are none.
-fn tail(path: &Path) -> Option<String> {
+pub(crate) fn tail(path: &Path) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let len = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(CONSOLE_BYTES))).ok()?;

@@ -1,11 +1,15 @@
 //! A sandbox's network: what was asked for, made on the host, told to the guest, and taken away again.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use husk_network::{
     Attachment, Networks, Nic,
     definition::DEFAULT_NETWORK,
-    names::{hosts, resolvers, resolvers::Resolvers, table::NameTable},
+    names::{
+        hosts, resolvers,
+        resolvers::{DnsOptions, Resolvers},
+        table::NameTable,
+    },
     publish::{self, BoundPort, PortMapping, Relay},
 };
 use husk_protocol::agent::{self, Resolver, SetupSandboxRequest};
@@ -93,6 +97,35 @@ impl Connection {
                 Err(error)
             }
         }
+    }
+
+    /// Takes over the interfaces of a namespace that somebody else prepared; without one there is loopback alone.
+    pub(crate) async fn of_namespace(
+        dirs: &Dirs,
+        hostname: &str,
+        netns: Option<&Path>,
+        note: fn(&str),
+    ) -> Result<Self> {
+        let mut this = Self::default();
+        let filled = async {
+            namespace::repair(dirs, note).await?;
+            if let Some(path) = netns {
+                this.take_over(Namespace::existing(path).await?)?;
+            }
+            this.set_up = SetupSandboxRequest {
+                hosts: hosts::text(hostname, &this.addresses(), &[], &[])?,
+                resolv_conf: resolvers::for_containers(&DnsOptions::default())?.conf.text(),
+                network: (!this.network.interfaces.is_empty()).then(|| this.network.clone()).into(),
+                ..Default::default()
+            };
+            Ok(())
+        };
+        if let Err(error) = filled.await {
+            // The reason counts; what can't be undone now is found by the next start.
+            let _ = this.close().await;
+            return Err(error);
+        }
+        Ok(this)
     }
 
     async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, hostname: &str, request: &RunRequest) -> Result<()> {

@@ -1,0 +1,294 @@
+//! What a pod's front end does with containers and their processes.
+
+use std::{future::Future, time::SystemTime};
+
+use husk_protocol::agent::{
+    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
+    RootFs, SignalRequest, StatsResponse, Stdio, UpdateRequest,
+};
+use oci_spec::runtime::{LinuxResources, Process};
+use serde::Serialize;
+use ttrpc::context::Context;
+
+use super::{
+    ContainerRequest, Created, Event, Exit, Member, PidNamespace, Pod, ProcessInfo, RootfsSource, StdioFlags,
+    share::Tree, spec,
+};
+use crate::{Error, Result};
+
+impl Pod {
+    /// Makes a container, up to but not including its first process's program.
+    ///
+    /// # Errors
+    /// When there is one of this id; when a source of a mount is missing, or can't be shared with a VM; when spec, root or
+    /// program are no good. Nothing is left of it then.
+    pub async fn create(&self, request: ContainerRequest) -> Result<Created> {
+        let ContainerRequest { id, spec, rootfs, pids, stdio } = request;
+        let pids = self.pid_namespace(&pids)?;
+        let spec::Guest { spec, binds } = spec::for_guest(spec, &id, pids)?;
+        {
+            let mut members = self.members();
+            if members.contains_key(&id) {
+                return Err(Error::AlreadyExists(format!("container {id:?} exists already")));
+            }
+            members.insert(id.clone(), Member::default());
+        }
+        let created = async {
+            let rootfs = self.prepare(&id, rootfs, binds).await?;
+            let expected = self.hub.expect(&id, "", stdio);
+            let request = CreateContainerRequest {
+                container_id: id.clone(),
+                spec_json: json(&spec)?,
+                rootfs: Some(rootfs).into(),
+                stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
+                ..Default::default()
+            };
+            let making = self.guest.agent().create_container(self.guest.soon(), &request);
+            self.made(making, expected.all()).await
+        };
+        match created.await {
+            Ok(created) => {
+                if let Some(member) = self.members().get_mut(&id) {
+                    member.pid = Some(created.pid);
+                }
+                Ok(created)
+            }
+            Err(error) => {
+                // The reason counts. What is left goes with the pod.
+                let _ = self.forget(&id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets a container's first process run its program.
+    ///
+    /// # Errors
+    /// When there is no such container, or it was started before.
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        let request = container(id);
+        self.done(self.guest.agent().start_container(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Runs a further process in a started container.
+    ///
+    /// # Errors
+    /// When there is no such container, it does not run, it has had an exec of this id, or the program can't be run.
+    pub async fn exec(
+        &self,
+        id: &str,
+        exec_id: &str,
+        process: Process,
+        stdio: StdioFlags,
+    ) -> Result<Created> {
+        let process = spec::process_for_guest(process);
+        let expected = self.hub.expect(id, exec_id, stdio);
+        let request = ExecRequest {
+            container_id: id.into(),
+            exec_id: exec_id.into(),
+            process_json: json(&process)?,
+            stdio: Some(self.stdio(stdio, Some(&process))).into(),
+            ..Default::default()
+        };
+        self.made(self.guest.agent().exec(self.guest.soon(), &request), expected.all()).await
+    }
+
+    /// Returns when a process has ended and all its output is in its streams; `exec_id` is empty for the container's first.
+    /// Can be called any number of times, until the process is deleted.
+    ///
+    /// # Errors
+    /// When there is no such process, or the VM ends.
+    pub async fn wait(&self, id: &str, exec_id: &str) -> Result<Exit> {
+        let request = process(id, exec_id);
+        let ended = self.done(self.guest.agent().wait(Context::default(), &request)).await?;
+        Ok(Exit { code: ended.exit_code, oom_killed: ended.oom_killed, at: SystemTime::now() })
+    }
+
+    /// Sends a signal to a process, or with `all` to every process of the container.
+    ///
+    /// # Errors
+    /// When there is no such process, or it has ended.
+    pub async fn signal(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<()> {
+        let (container_id, exec_id) = (id.into(), exec_id.into());
+        let request = SignalRequest { container_id, exec_id, signal, all, ..Default::default() };
+        self.done(self.guest.agent().signal(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Sets the size of a process's terminal.
+    ///
+    /// # Errors
+    /// When there is no such process, or it has no terminal.
+    pub async fn resize(&self, id: &str, exec_id: &str, rows: u32, columns: u32) -> Result<()> {
+        let (container_id, exec_id) = (id.into(), exec_id.into());
+        let request = ResizeTtyRequest { container_id, exec_id, rows, columns, ..Default::default() };
+        self.done(self.guest.agent().resize_tty(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// The processes of a container.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>> {
+        let request = container(id);
+        let list = self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await?;
+        let info = |process: husk_protocol::agent::ProcessInfo| ProcessInfo {
+            pid: process.pid,
+            exec_id: (!process.exec_id.is_empty()).then_some(process.exec_id),
+        };
+        Ok(list.processes.into_iter().map(info).collect())
+    }
+
+    /// What a container uses, as its cgroup in the guest says.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn stats(&self, id: &str) -> Result<StatsResponse> {
+        let request = container(id);
+        self.done(self.guest.agent().stats(self.guest.soon(), &request)).await
+    }
+
+    /// Stops all processes of a container where they are.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        let request = container(id);
+        self.done(self.guest.agent().pause(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn resume(&self, id: &str) -> Result<()> {
+        let request = container(id);
+        self.done(self.guest.agent().resume(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Changes a container's limits; what `resources` does not say stays as it is.
+    ///
+    /// # Errors
+    /// When there is no such container, or the guest's kernel refuses a limit.
+    pub async fn update(&self, id: &str, resources: LinuxResources) -> Result<()> {
+        let resources_json = json(&spec::resources_for_guest(resources))?;
+        let request = UpdateRequest { container_id: id.into(), resources_json, ..Default::default() };
+        self.done(self.guest.agent().update(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Returns when something has happened. To be called by one at a time, again and again.
+    ///
+    /// # Errors
+    /// When the VM ends.
+    pub async fn next_event(&self) -> Result<Event> {
+        let event = self.done(self.guest.agent().next_event(Context::default(), &Empty::default())).await?;
+        Ok(Event::Oom { container_id: event.container_id })
+    }
+
+    /// Forgets a further process that has ended; its id may be used again.
+    ///
+    /// # Errors
+    /// When there is no such process, or it runs.
+    pub async fn delete_exec(&self, id: &str, exec_id: &str) -> Result<()> {
+        let request = process(id, exec_id);
+        self.done(self.guest.agent().delete_process(self.guest.soon(), &request)).await.map(drop)
+    }
+
+    /// Kills what is left of a container, and takes its mounts and its disk away.
+    ///
+    /// # Errors
+    /// When there is no such container, or something of it can't be taken away.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let request = container(id);
+        self.done(self.guest.agent().delete_container(self.guest.soon(), &request)).await?;
+        self.forget(id).await
+    }
+
+    /// Gives a container's root and mounts to the guest.
+    async fn prepare(&self, id: &str, rootfs: RootfsSource, binds: Vec<spec::Bind>) -> Result<RootFs> {
+        let (root, mut request) = match rootfs {
+            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
+            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
+            RootfsSource::Disk(source) => {
+                let (disk, serial) = self.disks.attach(source).await?;
+                if let Some(member) = self.members().get_mut(id) {
+                    member.disk = Some(serial);
+                }
+                (None, disk)
+            }
+        };
+        let shared_dir = self.share.add(id, root, binds).await?;
+        request.shared_dir = shared_dir.unwrap_or_default();
+        Ok(request)
+    }
+
+    /// Takes away what the host has of a container.
+    async fn forget(&self, id: &str) -> Result<()> {
+        let member = self.members().remove(id).unwrap_or_default();
+        let unshared = self.share.remove(id).await;
+        match member.disk {
+            Some(serial) => unshared.and(self.disks.detach(serial).await),
+            None => unshared,
+        }
+    }
+
+    fn pid_namespace(&self, wanted: &PidNamespace) -> Result<spec::Pids> {
+        Ok(match wanted {
+            PidNamespace::Own => spec::Pids::Own,
+            PidNamespace::Pod => spec::Pids::Pod,
+            PidNamespace::OfContainer(id) => {
+                let pid = self.members().get(id).and_then(|member| member.pid);
+                let unknown =
+                    || Error::NotFound(format!("no container {id:?}, whose processes are to be seen"));
+                spec::Pids::Of(pid.ok_or_else(unknown)?)
+            }
+        })
+    }
+
+    fn stdio(&self, flags: StdioFlags, process: Option<&Process>) -> Stdio {
+        let size = process.and_then(Process::console_size);
+        let side = |side: u64| u32::try_from(side).unwrap_or_default();
+        Stdio {
+            stdin: flags.stdin,
+            stdout: flags.stdout,
+            stderr: flags.stderr && !flags.terminal,
+            terminal: flags.terminal,
+            rows: size.map_or(0, |size| side(size.height())),
+            columns: size.map_or(0, |size| side(size.width())),
+            port: self.guest.stdio_port(),
+            ..Default::default()
+        }
+    }
+
+    /// A process whose streams come while it is made.
+    async fn made(
+        &self,
+        making: impl Future<Output = ttrpc::Result<ProcessResponse>>,
+        streams: impl Future<Output = crate::stdio::Streams>,
+    ) -> Result<Created> {
+        let making = async { self.done(making).await };
+        let late = Error::AgentTimeout { seconds: self.guest.timeout().as_secs(), console: String::new() };
+        let streams = async { tokio::time::timeout(self.guest.timeout(), streams).await.map_err(|_| late) };
+        let (made, streams) = tokio::try_join!(making, streams)?;
+        Ok(Created { pid: made.pid, streams })
+    }
+
+    async fn done<T>(&self, request: impl Future<Output = ttrpc::Result<T>>) -> Result<T> {
+        match request.await {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+}
+
+fn container(id: &str) -> ContainerRef {
+    ContainerRef { container_id: id.into(), ..Default::default() }
+}
+
+fn process(id: &str, exec_id: &str) -> ProcessRef {
+    ProcessRef { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|error| Error::InvalidOption(format!("cannot describe the container to the guest: {error}")))
+}

@@ -1,0 +1,74 @@
+//! Disks of containers, which join the running VM.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use husk_protocol::agent::{self, RootFs};
+use husk_vmm::{client::Client, rate_limit::RateLimit};
+use tokio::task::spawn_blocking;
+
+use super::DiskSource;
+use crate::{Error, Result};
+
+/// Options of mounts of image files on a host, which mean nothing for a disk.
+const HOST_OPTIONS: [&str; 1] = ["loop"];
+
+/// A VM's slots for disks.
+#[derive(Debug)]
+pub(super) struct Disks {
+    control: PathBuf,
+    /// How many there have been: each gets a serial of its own.
+    count: AtomicU32,
+}
+
+impl Disks {
+    /// Those of the VM whose control socket this is.
+    pub(super) fn new(control: PathBuf) -> Self {
+        Self { control, count: AtomicU32::new(0) }
+    }
+
+    /// Attaches a disk; returns what the agent is to be told of it, and its serial.
+    pub(super) async fn attach(&self, source: DiskSource) -> Result<(RootFs, String)> {
+        let serial = format!("root-{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let (control, id) = (self.control.clone(), serial.clone());
+        let DiskSource { path, fs_type, mut options, read_only } = source;
+        let attached = blocking(move || {
+            let disk: File = OpenOptions::new()
+                .read(true)
+                .write(!read_only)
+                .open(&path)
+                .map_err(Error::io("open", &path))?;
+            let failed = |source| Error::AttachDisk { path: path.clone(), source };
+            let mut client = Client::connect(control).map_err(failed)?;
+            client.attach_open_disk(&id, disk.as_fd(), read_only, RateLimit::default()).map_err(failed)
+        });
+        let device = attached.await?.device;
+        options.retain(|option| !HOST_OPTIONS.contains(&option.as_str()));
+        if read_only && !options.iter().any(|option| option == "ro") {
+            options.push("ro".into());
+        }
+        let disk = agent::Disk { serial: serial.clone(), fs_type, options, ..Default::default() };
+        Ok((RootFs { disk: Some(disk).into(), devices: vec![device], ..Default::default() }, serial))
+    }
+
+    /// Detaches a disk.
+    pub(super) async fn detach(&self, serial: String) -> Result<()> {
+        let control = self.control.clone();
+        blocking(move || {
+            let failed = |source| Error::DetachDisk { source };
+            Client::connect(control).map_err(failed)?.detach_disk(&serial).map_err(failed)
+        })
+        .await
+    }
+}
+
+/// Runs what waits for the VMM or a file system on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

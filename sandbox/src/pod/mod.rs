@@ -1,0 +1,251 @@
+//! A pod: a VM in which containers come and go, whose files a server of the host shares with it.
+//!
+//! ```text
+//!  Pod ──owns──> husk-vmm (VM) ──virtio-fs──> husk-fs ── its directory:  <container>/rootfs      bind of a root
+//!   │                                                                     <container>/mounts/<n>  bind of a mount's source
+//!   └──owns──> a thread in a mount namespace of its own, in which these binds are made
+//! ```
+//!
+//! None of the mounts is seen by the host. They end with the processes that see them, however those end.
+
+mod containers;
+mod disks;
+mod options;
+mod share;
+mod spec;
+mod streams;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use husk_protocol::agent::SetupSandboxRequest;
+pub use husk_protocol::agent::{DiskStats, StatsResponse};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+pub use self::options::{
+    ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
+    ProcessInfo, RootfsSource, StdioFlags,
+};
+use self::{disks::Disks, share::Share, streams::Hub};
+use crate::{
+    Error, Result,
+    cgroup::Cgroup,
+    filesystem::Server,
+    guest::Guest,
+    network::{self, Connection},
+    paths::Dirs,
+    privilege,
+    rundir::{self, RunDir},
+    vm::{self, Plan, Vm, VmProcess},
+};
+
+/// Slots for disks of containers, which join the running VM.
+const SPARE_DISKS: u8 = 8;
+/// What a pod's name in the list of names begins with, to tell it from a single container's.
+const NAME_PREFIX: &str = "pod-";
+/// Most bytes of a pod's id.
+const MAX_ID: usize = 128;
+/// How long to wait for the news that a VM is gone whose agent does not answer any more.
+const NEWS_GRACE: Duration = Duration::from_secs(5);
+
+/// A running pod. Dropping it ends it at once; [`Pod::stop`] says what went wrong with that.
+#[derive(Debug)]
+pub struct Pod {
+    guest: Arc<Guest>,
+    hub: Hub,
+    disks: Disks,
+    share: Share,
+    containers: Mutex<HashMap<String, Member>>,
+    ended: watch::Receiver<Option<Arc<str>>>,
+    running: tokio::sync::Mutex<Option<Running>>,
+}
+
+/// What [`Pod::stop`] takes away.
+#[derive(Debug)]
+struct Running {
+    stop: oneshot::Sender<()>,
+    supervisor: JoinHandle<Result<()>>,
+    network: Connection,
+    /// After the processes in it, which are killed with it.
+    cgroup: Option<Cgroup>,
+    dir: RunDir,
+}
+
+/// A container, as its pod knows it.
+#[derive(Debug, Default)]
+struct Member {
+    /// The number of its first process, when it is made.
+    pid: Option<u32>,
+    /// Its root's disk, if it has one.
+    disk: Option<String>,
+}
+
+impl Pod {
+    /// Starts a pod without containers, after cleaning up what killed ones left.
+    ///
+    /// # Errors
+    /// When this is not root; when an option can't be used; when the network can't be taken over; when file system server or
+    /// VM can't be started, or the agent does not answer. Whatever was made is gone then.
+    pub async fn start(dirs: &Dirs, assets: &PodAssets, options: PodOptions) -> Result<Self> {
+        check(&options)?;
+        let PodOptions { id, vcpus, mem_size_mib, netns, hostname, cgroup, timeout, note } = options;
+        let dir = RunDir::create(dirs, Some(&format!("{NAME_PREFIX}{id}")))?;
+        let own_cgroup = match cgroup {
+            Some(_) => None,
+            None => Cgroup::create(dir.id(), mem_size_mib)?,
+        };
+        let cgroup = cgroup.or_else(|| own_cgroup.as_ref().map(|own| own.path().to_owned()));
+        let share = Share::start(&dir).await?;
+        let (server, socket) = share.serve(&assets.filesystem, &dir, cgroup.as_deref()).await?;
+        let mut network = Connection::of_namespace(dirs, &hostname, netns.as_deref(), note).await?;
+        let plan = Plan {
+            vcpus,
+            mem_size_mib,
+            disks: Vec::new(),
+            spare_disks: SPARE_DISKS,
+            nets: network.take_nets(),
+            spare_nets: network.spare_nets(),
+            filesystem: Some(socket),
+            cgroup,
+            timeout,
+        };
+        let booted = async {
+            let mut vm = Vm::start(&assets.vm, &dir, plan).await?;
+            let guest = vm.guest().clone();
+            let set_up = SetupSandboxRequest { hostname, ..network.set_up() };
+            match guest.agent().setup_sandbox(guest.soon(), &set_up).await {
+                Ok(_) => Ok(vm),
+                Err(error) => Err(vm.explain(error).await),
+            }
+        };
+        let vm = match booted.await {
+            Ok(vm) => vm,
+            Err(error) => {
+                // The reason counts; what can't be undone now is found by the next start.
+                let _ = network.close().await;
+                return Err(error);
+            }
+        };
+        let (process, guest) = vm.into_parts();
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = watch::channel(None);
+        let supervisor = tokio::spawn(supervise(process, server, stopped, end));
+        let hub = Hub::start(guest.clone());
+        let disks = Disks::new(vm::control_path(&dir.join("")));
+        let mut running = Running { stop, supervisor, network, cgroup: own_cgroup, dir };
+        if let Err(error) = running.network.serve(&guest, &running.dir, note) {
+            let _ = running.end().await;
+            return Err(error);
+        }
+        let running = tokio::sync::Mutex::new(Some(running));
+        Ok(Self { guest, hub, disks, share, containers: Mutex::default(), ended, running })
+    }
+
+    /// Returns when the pod has ended: why, if nobody stopped it.
+    pub async fn ended(&self) -> Arc<str> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The supervisor does not end without a word, unless the runtime does.
+            Err(_) => Arc::default(),
+        }
+    }
+
+    /// Ends the VM at once, and takes away everything that the pod had on the host. The second call finds nothing to do.
+    ///
+    /// # Errors
+    /// What could not be taken away; the next start tries again.
+    pub async fn stop(&self) -> Result<()> {
+        let Some(running) = self.running.lock().await.take() else { return Ok(()) };
+        self.members().clear();
+        let ended = running.end().await;
+        self.share.close().await.and(ended)
+    }
+
+    /// What a failed request means: the agent's own error, or that the VM is gone and why.
+    async fn explain(&self, error: ttrpc::Error) -> Error {
+        if let ttrpc::Error::RpcStatus(status) = &error {
+            if status.code() == ttrpc::Code::DEADLINE_EXCEEDED {
+                let seconds = self.guest.timeout().as_secs();
+                return Error::AgentTimeout { seconds, console: String::new() };
+            }
+            return error.into();
+        }
+        match tokio::time::timeout(NEWS_GRACE, self.ended()).await {
+            Ok(reason) => Error::VmLost { reason: reason.to_string() },
+            Err(_) => error.into(),
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<String, Member>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Ends VM and server, and takes network and directory away.
+    async fn end(self) -> Result<()> {
+        let Self { stop, supervisor, network, cgroup, dir } = self;
+        // It has ended by itself if nobody listens.
+        let _ = stop.send(());
+        let (killed, closed) = tokio::join!(supervisor, network.close());
+        drop((cgroup, dir));
+        killed.unwrap_or(Ok(())).and(closed)
+    }
+}
+
+/// Ends VM and server when one of them ends, or when it is asked to, and says why in `end`.
+async fn supervise(
+    mut vm: VmProcess,
+    mut server: Server,
+    stopped: oneshot::Receiver<()>,
+    end: watch::Sender<Option<Arc<str>>>,
+) -> Result<()> {
+    let reason = tokio::select! {
+        _ = stopped => "it was stopped".to_owned(),
+        reason = vm.ended() => reason,
+        reason = server.ended() => {
+            // It ends when the VM does, too.
+            match tokio::time::timeout(NEWS_GRACE, vm.ended()).await {
+                Ok(reason) => reason,
+                Err(_) => reason,
+            }
+        }
+    };
+    let (vm, server) = tokio::join!(vm.kill(), server.kill());
+    end.send_replace(Some(reason.into()));
+    vm.and(server)
+}
+
+/// Cleans up what killed pods and containers left: directories, cgroups, names, networks. What lives is left alone.
+///
+/// # Errors
+/// When that is not possible.
+pub async fn clean_up(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+    rundir::clean_up(dirs)?;
+    network::repair(dirs, note).await
+}
+
+fn check(options: &PodOptions) -> Result<()> {
+    let invalid = |text: String| Err(Error::InvalidOption(text));
+    let PodOptions { id, vcpus, .. } = options;
+    if !privilege::is_root() {
+        return invalid(
+            "a pod needs root: its files are served by a process that gives them to any user".into(),
+        );
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(plain) {
+        return invalid(format!("{id:?} can't be a pod's id: use 1 to {MAX_ID} letters, digits, _, - and ."));
+    }
+    if !(1..=32).contains(vcpus) {
+        return invalid(format!("{vcpus} CPUs are not possible: choose 1 to 32"));
+    }
+    Ok(())
+}
