@@ -43,7 +43,7 @@ pub(crate) struct Params {
 pub(crate) fn read(input: impl Read, flags: &Flags) -> Result<Params, Error> {
     let mut bytes = Vec::new();
     input.take(MAX_INPUT).read_to_end(&mut bytes).map_err(Error::io("read", "standard input"))?;
-    let variable = |name| env::var(name).unwrap_or_default();
+    let variable = |name: &str| env::var(name).unwrap_or_default();
     parse(&bytes, flags, variable)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use husk_sandbox::Error as Sandbox;
 use ttrpc::Code;
 
 /// Why a request could not be done.
@@ -20,7 +21,7 @@ pub(crate) enum Error {
     },
     /// The pod failed.
     #[error(transparent)]
-    Sandbox(#[from] husk_sandbox::Error),
+    Sandbox(#[from] Sandbox),
     /// The request, the spec or the configuration makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -53,9 +54,9 @@ impl Error {
     fn code(&self) -> Code {
         match self {
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
-            Self::NotFound(_) => Code::NOT_FOUND,
-            Self::AlreadyExists(_) => Code::ALREADY_EXISTS,
-            Self::FailedPrecondition(_) => Code::FAILED_PRECONDITION,
+            Self::NotFound(_) | Self::Sandbox(Sandbox::NotFound(_)) => Code::NOT_FOUND,
+            Self::AlreadyExists(_) | Self::Sandbox(Sandbox::AlreadyExists(_)) => Code::ALREADY_EXISTS,
+            Self::FailedPrecondition(_) | Self::Sandbox(Sandbox::WrongState(_)) => Code::FAILED_PRECONDITION,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             // As runc's shim: whatever is none of containerd's own kinds of errors.
             Self::Io { .. } | Self::Sandbox(_) => Code::UNKNOWN,
@@ -72,10 +73,10 @@ impl Error {
             source = cause.source();
         }
         match self {
-            Self::Sandbox(husk_sandbox::Error::ExecutableNotFound(_)) => {
+            Self::Sandbox(Sandbox::ExecutableNotFound(_)) => {
                 format!("OCI runtime create failed: {text}: executable file not found in $PATH")
             }
-            Self::Sandbox(husk_sandbox::Error::ExecutableNotPermitted(_)) => {
+            Self::Sandbox(Sandbox::ExecutableNotPermitted(_)) => {
                 format!("OCI runtime create failed: {text}: permission denied")
             }
             _ => text,
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn docker_finds_the_words_that_it_looks_for() {
-        let error = Error::from(husk_sandbox::Error::ExecutableNotFound("executable not found: x".into()));
+        let error = Error::from(Sandbox::ExecutableNotFound("executable not found: x".into()));
         assert!(error.text().contains("executable file not found"));
     }
 }

@@ -15,6 +15,7 @@ mod message;
 mod metrics;
 mod netns;
 mod plan;
+mod pod_id;
 mod publisher;
 mod serve;
 mod service;

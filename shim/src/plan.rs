@@ -102,7 +102,7 @@ fn vcpus(spec: &Spec, choices: &Choices<'_>) -> Result<u8, Error> {
 }
 
 fn mem_size_mib(spec: &Spec, choices: &Choices<'_>) -> Result<u32, Error> {
-    let memory = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()?.memory().clone());
+    let memory = spec.linux().as_ref().and_then(|linux| *linux.resources().as_ref()?.memory());
     let of_container =
         memory.and_then(|memory| u64::try_from(memory.limit()?).ok()).filter(|bytes| *bytes > 0);
     let with_guest = |bytes: u64| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB;

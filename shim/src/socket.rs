@@ -53,12 +53,14 @@ pub(crate) fn claim(path: &Path) -> Result<Option<UnixListener>, Error> {
     .map_err(Error::io("listen on", path))
 }
 
-/// Removes the socket of a dead shim, named by its address. Does nothing if somebody answers there.
-pub(crate) fn remove_dead(address: &str) {
+/// Removes the socket of a dead shim, named by its address. Returns whether it is dead: whether nobody answers there.
+pub(crate) fn remove_dead(address: &str) -> bool {
     let path = address.trim().trim_start_matches("unix://");
-    if UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+    let Err(error) = UnixStream::connect(path) else { return false };
+    if error.kind() == io::ErrorKind::ConnectionRefused {
         let _ = fs::remove_file(path);
     }
+    true
 }
 
 #[cfg(test)]
@@ -79,11 +81,11 @@ mod tests {
         let path = dir.path().join("s/socket");
         let listener = claim(&path).unwrap().unwrap();
         assert!(claim(&path).unwrap().is_none());
-        remove_dead(&address(&path));
+        assert!(!remove_dead(&address(&path)));
         assert!(path.exists());
         drop(listener);
         assert!(claim(&path).unwrap().is_some());
-        remove_dead(&address(&path));
+        assert!(remove_dead(&address(&path)));
         assert!(!path.exists());
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use husk_sandbox::{pod::StdioFlags, stdio::{Stream, Streams}};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::unix::pipe,
+    net::{UnixStream, unix::pipe},
     task::JoinHandle,
     time::timeout,
 };
@@ -120,11 +120,11 @@ impl Prepared {
         let mut copying = Copying { stdin: None, input: None, outputs: Vec::new(), logger: self.logger };
         if let (Some((reader, writer)), Some(stream)) = (self.stdin, streams.stdin) {
             copying.stdin = Some(writer);
-            copying.input = Some(tokio::spawn(async move { told(copy_in(reader, stream).await) }));
+            copying.input = Some(tokio::spawn(async move { told(feed(reader, stream).await) }));
         }
         for (output, stream) in [(self.stdout, streams.stdout), (self.stderr, streams.stderr)] {
             if let (Some(output), Some(stream)) = (output, stream) {
-                copying.outputs.push(tokio::spawn(async move { told(copy_out(stream, output).await) }));
+                copying.outputs.push(tokio::spawn(async move { told(drain(stream, output).await) }));
             }
         }
         copying
@@ -160,8 +160,16 @@ fn told(copied: io::Result<()>) {
     }
 }
 
-async fn copy_in(mut from: pipe::Receiver, stream: Stream) -> io::Result<()> {
-    let (mut to, _) = stream.into_async()?;
+async fn feed(from: pipe::Receiver, stream: Stream) -> io::Result<()> {
+    copy_in(from, connection(stream)?.0).await
+}
+
+async fn drain(stream: Stream, output: Output) -> io::Result<()> {
+    let (from, early) = connection(stream)?;
+    copy_out(from, early, output).await
+}
+
+async fn copy_in(mut from: pipe::Receiver, mut to: UnixStream) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match from.read(&mut buffer).await? {
@@ -171,8 +179,7 @@ async fn copy_in(mut from: pipe::Receiver, stream: Stream) -> io::Result<()> {
     }
 }
 
-async fn copy_out(stream: Stream, output: Output) -> io::Result<()> {
-    let (mut from, early) = stream.into_async()?;
+async fn copy_out(mut from: UnixStream, early: Vec<u8>, output: Output) -> io::Result<()> {
     match output {
         Output::Fifo(path) => {
             let mut to = open_when_read(&path).await?;
@@ -190,7 +197,7 @@ async fn copy_out(stream: Stream, output: Output) -> io::Result<()> {
 }
 
 async fn pump(
-    from: &mut tokio::net::UnixStream,
+    from: &mut UnixStream,
     early: Vec<u8>,
     to: &mut (impl tokio::io::AsyncWrite + Unpin),
 ) -> io::Result<()> {
@@ -202,6 +209,13 @@ async fn pump(
             n => to.write_all(&buffer[..n]).await?,
         }
     }
+}
+
+/// A stream's connection, and what had been read of it already.
+fn connection(stream: Stream) -> io::Result<(UnixStream, Vec<u8>)> {
+    let (socket, early) = stream.into_parts();
+    socket.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(socket)?, early))
 }
 
 /// Opens a FIFO once somebody reads it: what is written to one that nobody has open yet is lost if we close it first.

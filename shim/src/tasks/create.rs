@@ -88,7 +88,7 @@ impl Tasks {
         let pod = self.start_pod(id, &spec).await?;
         let anchor = Anchor::new(&self.network()?)?;
         let pid = anchor.pid();
-        lock(&self.hosts).insert(id.to_owned(), HostPart { anchor, starting: Arc::default() });
+        lock(&self.hosts).insert(id.to_owned(), HostPart { _anchor: anchor, starting: Arc::default() });
         self.containers().process_mut(id, "")?.pid = pid;
         if is_sandbox {
             tokio::spawn(self.clone().attend_sandbox(pod, id.to_owned()));

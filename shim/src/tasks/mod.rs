@@ -54,8 +54,8 @@ pub(crate) struct Tasks {
 /// What a container has on the host.
 #[derive(Debug)]
 struct HostPart {
-    /// Gives it a number here.
-    anchor: Anchor,
+    /// Gives it a number here, for as long as it is there.
+    _anchor: Anchor,
     /// Held while its start is told, so that its end comes after.
     starting: Arc<tokio::sync::Mutex<()>>,
 }

@@ -10,13 +10,13 @@ use std::{
 use containerd_shim_protos::{events::task::TaskOOM, topics};
 use husk_sandbox::pod::{Event, Pod, PodAssets, PodOptions};
 use oci_spec::runtime::Spec;
-use sha2::{Digest, Sha256};
 
 use super::{Tasks, lock};
 use crate::{
     error::Error,
     netns::Anchor,
     plan::{self, Network},
+    pod_id::pod_id,
 };
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -118,18 +118,6 @@ impl Tasks {
     }
 }
 
-/// A name for the pod that is the same whenever it is asked for, and no other's: containerd's ids are unique only in their
-/// namespace.
-fn pod_id(namespace: &str, id: &str) -> String {
-    let digest = Sha256::digest(format!("{namespace}/{id}"));
-    let mut name = String::from("containerd-");
-    for byte in &digest[..12] {
-        use std::fmt::Write;
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
-}
-
 /// Makes the cgroup that the spec names, where the host has cgroups of version 2. Not having it is no failure: husk then makes
 /// one of its own.
 fn make_cgroup(relative: &Path) -> Option<PathBuf> {
@@ -150,17 +138,5 @@ fn remove_cgroup(path: Option<&Path>) {
             return;
         }
         path = dir.parent();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_of_different_namespaces_have_different_names() {
-        assert_eq!(pod_id("a", "b"), pod_id("a", "b"));
-        assert_ne!(pod_id("a", "b"), pod_id("b", "b"));
-        assert_eq!(pod_id("k8s.io", "x").len(), "containerd-".len() + 24);
     }
 }
