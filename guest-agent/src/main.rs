@@ -19,6 +19,7 @@ mod reaper;
 mod resolver;
 mod sandbox;
 mod service;
+mod shared;
 mod shutdown;
 mod stdio;
 mod timeline;

@@ -25,6 +25,11 @@ pub(crate) fn bundle(container_id: &str) -> PathBuf {
     PathBuf::from(format!("{RUN}/c/{container_id}"))
 }
 
+/// A socket at which a new terminal arrives, by a number of its own: ids are too long for sockets.
+pub(crate) fn console(number: u64) -> PathBuf {
+    PathBuf::from(format!("{RUN}/tty{number}"))
+}
+
 /// The cgroup of a container.
 pub(crate) fn cgroup(container_id: &str) -> PathBuf {
     PathBuf::from(format!("{CONTAINERS_CGROUP}/{container_id}"))

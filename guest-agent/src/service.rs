@@ -11,9 +11,10 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, Names, Network, ProcessRef,
-        ProcessResponse, ResizeTtyRequest, SetupSandboxRequest, SignalRequest, StatsResponse,
-        TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse, WaitResponse,
+        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ListProcessesResponse,
+        Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest, SetupSandboxRequest, SignalRequest,
+        StatsResponse, TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse,
+        UpdateRequest, WaitResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -198,6 +199,31 @@ impl Agent for Service {
 
     async fn resize_tty(&self, _: &TtrpcContext, request: ResizeTtyRequest) -> Result<Empty> {
         self.process(&request.container_id, &request.exec_id)?.resize(request.rows, request.columns)?;
+        Ok(Empty::new())
+    }
+
+    async fn list_processes(&self, _: &TtrpcContext, request: ContainerRef) -> Result<ListProcessesResponse> {
+        let processes = self.container(&request.container_id)?.processes()?;
+        Ok(ListProcessesResponse { processes, ..Default::default() })
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, request: ProcessRef) -> Result<Empty> {
+        self.container(&request.container_id)?.forget(&request.exec_id)?;
+        Ok(Empty::new())
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: ContainerRef) -> Result<Empty> {
+        self.container(&request.container_id)?.pause().await?;
+        Ok(Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ContainerRef) -> Result<Empty> {
+        self.container(&request.container_id)?.resume()?;
+        Ok(Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateRequest) -> Result<Empty> {
+        self.container(&request.container_id)?.update(&request.resources_json)?;
         Ok(Empty::new())
     }
 

@@ -1,7 +1,6 @@
 //! A container's cgroup: what it uses, and how it is ended.
 
 use std::{
-    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -9,10 +8,13 @@ use std::{
 use husk_protocol::agent::StatsResponse;
 use nix::{errno::Errno, unistd::Pid};
 
+use super::stats;
 use crate::inotify::Watcher;
 
 /// Deeper cgroups of a container's own making are not looked into.
 const MAX_DEPTH: usize = 32;
+const EVENTS: &str = "cgroup.events";
+const FREEZE: &str = "cgroup.freeze";
 
 /// A container's cgroup directory.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ impl Cgroup {
 
     /// How many processes the kernel has killed for lack of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
-        keyed(&self.read("memory.events")).get("oom_kill").copied().unwrap_or_default()
+        stats::keyed(&self.read("memory.events")).get("oom_kill").copied().unwrap_or_default()
     }
 
     /// Resource use. A controller that the kernel lacks counts zero.
@@ -38,23 +40,36 @@ impl Cgroup {
         if !self.0.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let cpu = self.read("cpu.stat");
-        let cpu = keyed(&cpu);
-        let get = |key| cpu.get(key).copied().unwrap_or_default();
-        let (io_read_bytes, io_write_bytes) = io_bytes(&self.read("io.stat"));
-        Ok(StatsResponse {
-            cpu_usage_us: get("usage_usec"),
-            cpu_user_us: get("user_usec"),
-            cpu_system_us: get("system_usec"),
-            memory_current_bytes: number(&self.read("memory.current")),
-            memory_peak_bytes: number(&self.read("memory.peak")),
-            memory_limit_bytes: number(&self.read("memory.max")),
-            oom_kills: self.oom_kills(),
-            pids_current: number(&self.read("pids.current")),
-            io_read_bytes,
-            io_write_bytes,
-            ..Default::default()
-        })
+        Ok(stats::read(&self.0))
+    }
+
+    /// Whether its processes stand still, or are about to.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.read(FREEZE).trim_end() == "1"
+    }
+
+    /// Has every process in the cgroup and below stand still, and waits until all do.
+    pub(crate) async fn freeze(&self) -> io::Result<()> {
+        let watcher = Watcher::new()?;
+        watcher.add(&self.0.join(EVENTS))?;
+        self.write(FREEZE, "1")?;
+        while stats::keyed(&self.read(EVENTS)).get("frozen") == Some(&0) && self.is_frozen() {
+            watcher.changes().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.write(FREEZE, "0")
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        // Never makes a file.
+        io::Write::write_all(
+            &mut fs::OpenOptions::new().write(true).open(self.0.join(file))?,
+            value.as_bytes(),
+        )
     }
 
     /// Kills every process in the cgroup and below.
@@ -82,7 +97,7 @@ impl Cgroup {
             return Ok(());
         }
         let watcher = Watcher::new()?;
-        match watcher.add(&self.0.join("cgroup.events")) {
+        match watcher.add(&self.0.join(EVENTS)) {
             Ok(_) => {}
             Err(Errno::ENOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -136,51 +151,9 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A file of one number; `max`, or nothing, is 0.
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or_default()
-}
-
-/// A file of lines `key number`.
-fn keyed(text: &str) -> HashMap<&str, u64> {
-    text.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| (key, number(value))).collect()
-}
-
-/// The bytes read and written in io.stat, over all disks.
-fn io_bytes(text: &str) -> (u64, u64) {
-    let sum = |key: &str| {
-        text.split_whitespace()
-            .filter_map(|word| word.strip_prefix(key))
-            .map(number)
-            .fold(0, u64::saturating_add)
-    };
-    (sum("rbytes="), sum("wbytes="))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_statistics() {
-        let dir = tempfile::tempdir().unwrap();
-        for (file, text) in [
-            ("cpu.stat", "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 0\n"),
-            ("memory.current", "4096\n"),
-            ("memory.peak", "8192\n"),
-            ("memory.max", "max\n"),
-            ("memory.events", "low 0\noom 2\noom_kill 3\noom_group_kill 0\n"),
-            ("pids.current", "5\n"),
-            ("io.stat", "254:0 rbytes=100 wbytes=7 rios=1 wios=1\n254:16 rbytes=1 wbytes=0\n"),
-        ] {
-            fs::write(dir.path().join(file), text).unwrap();
-        }
-        let stats = Cgroup::new(dir.path().to_owned()).stats().unwrap();
-        assert_eq!((stats.cpu_usage_us, stats.cpu_user_us, stats.cpu_system_us), (30, 20, 10));
-        assert_eq!((stats.memory_current_bytes, stats.memory_peak_bytes), (4096, 8192));
-        assert_eq!((stats.memory_limit_bytes, stats.oom_kills, stats.pids_current), (0, 3, 5));
-        assert_eq!((stats.io_read_bytes, stats.io_write_bytes), (101, 7));
-    }
 
     #[test]
     fn a_cgroup_without_files_counts_zero_and_one_that_is_gone_is_not_found() {

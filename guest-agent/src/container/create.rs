@@ -21,11 +21,11 @@ use super::{
     executor::{AgentExecutor, Confinement},
     helper::{Made, Reporter},
     in_root::Root,
-    rootfs, spec,
+    ipc, pids, rootfs, spec,
 };
 use crate::{
     failure::Failure,
-    network, paths,
+    network, paths, shared,
     stdio::{ChildEnds, WindowSize},
 };
 
@@ -64,6 +64,7 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     let NewContainer { id, spec_json, rootfs, user, volumes, ends, console, window } = new;
     let mut spec = spec::parse(&spec_json)?;
     let bundle = paths::bundle(&id);
+    shared::provide(&rootfs, &spec)?;
     let root_path = rootfs::mount_root(&rootfs, &id)?;
     let root = Root::open(&root_path)
         .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;
@@ -73,6 +74,8 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     process.set_terminal(Some(terminal));
     let uid = process.user().uid();
     network::apply_container_settings(&mut spec)?;
+    ipc::apply_settings(&mut spec)?;
+    pids::provide(&spec)?;
     write_json(&bundle.join("config.json"), &spec)?;
     let cgroup = paths::cgroup(&id);
     make_cgroup(&cgroup)?;

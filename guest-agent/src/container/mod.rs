@@ -8,9 +8,13 @@ mod errors;
 mod executor;
 mod helper;
 mod in_root;
+mod ipc;
+mod limits;
+mod pids;
 mod process;
 mod rootfs;
 mod spec;
+mod stats;
 mod user;
 
 use std::{
@@ -21,11 +25,13 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use husk_protocol::agent::{CreateContainerRequest, ExecRequest, StatsResponse, Stdio};
+use husk_protocol::agent::{CreateContainerRequest, ExecRequest, ProcessInfo, StatsResponse, Stdio};
+
+use nix::unistd::Pid;
 
 pub(crate) use self::{cgroup::Cgroup, disk::find as find_disk, process::Process};
 use self::{
@@ -42,8 +48,8 @@ use crate::{
     timeline,
 };
 
-/// Longer ids would not fit into the paths of unix sockets.
-const MAX_ID: usize = 64;
+/// Longer ids would not fit into the paths of unix sockets. containerd's are no longer.
+const MAX_ID: usize = 76;
 /// Ended processes are forgotten when a container has had this many.
 const MAX_EXECS: usize = 1024;
 
@@ -98,7 +104,7 @@ impl Container {
                 .map_err(|e| Failure::io(format_args!("cannot make {}", dir.display()), &e))?;
         }
         let stdio = request.stdio.unwrap_or_default();
-        let Prepared { agent, child, console } = Prepared::new(&stdio, &id, "")?;
+        let Prepared { agent, child, console } = Prepared::new(&stdio)?;
         let new = NewContainer {
             id: id.clone(),
             spec_json: Arc::clone(&spec_json),
@@ -149,12 +155,15 @@ impl Container {
         if !self.started.load(Ordering::Relaxed) || self.init.has_ended() {
             return Err(Failure::state("the container is not running"));
         }
+        if self.cgroup.is_frozen() {
+            return Err(Failure::state("the container is paused"));
+        }
         if !self.marked_running.load(Ordering::Relaxed) {
             create::mark_running(&self.id)?;
             self.marked_running.store(true, Ordering::Relaxed);
         }
         let stdio = request.stdio.unwrap_or_default();
-        let Prepared { agent, child, console } = Prepared::new(&stdio, &self.id, &exec_id)?;
+        let Prepared { agent, child, console } = Prepared::new(&stdio)?;
         let new = NewProcess {
             container_id: self.id.clone(),
             exec_id: exec_id.clone(),
@@ -185,6 +194,48 @@ impl Container {
         }
         let process = self.lock_execs().get(exec_id).cloned();
         process.ok_or_else(|| Failure::not_found(format!("no exec {exec_id:?} in container {:?}", self.id)))
+    }
+
+    /// Forgets a further process that has ended.
+    pub(crate) fn forget(&self, exec_id: &str) -> Result<(), Failure> {
+        if exec_id.is_empty() {
+            return Err(Failure::invalid("a container's first process is deleted with the container"));
+        }
+        if !self.process(exec_id)?.has_ended() {
+            return Err(Failure::state(format!("exec {exec_id:?} runs")));
+        }
+        self.lock_execs().remove(exec_id);
+        Ok(())
+    }
+
+    /// Its processes, and those that they have made.
+    pub(crate) fn processes(&self) -> Result<Vec<ProcessInfo>, Failure> {
+        let pids =
+            self.cgroup.processes().map_err(|e| Failure::io("cannot list the container's processes", &e))?;
+        let execs = self.lock_execs();
+        let running = execs.iter().filter(|(_, process)| !process.has_ended());
+        let names: HashMap<_, _> = running.map(|(exec_id, process)| (process.pid(), exec_id)).collect();
+        let info = |pid: Pid| ProcessInfo {
+            pid: pid.as_raw().unsigned_abs(),
+            exec_id: names.get(&pid).map_or_else(String::new, |exec_id| (*exec_id).clone()),
+            ..Default::default()
+        };
+        Ok(pids.into_iter().map(info).collect())
+    }
+
+    /// Has all its processes stand still.
+    pub(crate) async fn pause(&self) -> Result<(), Failure> {
+        self.cgroup.freeze().await.map_err(|e| Failure::io("cannot pause the container", &e))
+    }
+
+    /// Lets them go on.
+    pub(crate) fn resume(&self) -> Result<(), Failure> {
+        self.cgroup.thaw().map_err(|e| Failure::io("cannot resume the container", &e))
+    }
+
+    /// Changes its limits.
+    pub(crate) fn update(&self, resources_json: &[u8]) -> Result<(), Failure> {
+        limits::change(&self.id, resources_json)
     }
 
     /// Sends a signal to every process of the container.
@@ -227,12 +278,12 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(stdio: &Stdio, container_id: &str, exec_id: &str) -> Result<Self, Failure> {
+    fn new(stdio: &Stdio) -> Result<Self, Failure> {
         let (agent, child) =
             stdio::pipes(stdio).map_err(|e| Failure::io("cannot make pipes for stdio", &e))?;
         let console = if stdio.terminal {
-            let path = paths::bundle(container_id).join(format!("{exec_id}.tty"));
-            let console = Console::listen(path);
+            static COUNT: AtomicU64 = AtomicU64::new(0);
+            let console = Console::listen(paths::console(COUNT.fetch_add(1, Ordering::Relaxed)));
             Some(console.map_err(|e| Failure::io("cannot listen for the terminal", &e))?)
         } else {
             None
@@ -296,8 +347,8 @@ mod tests {
 
     #[test]
     fn ids_are_plain() {
-        assert!(check_id("container", &"a".repeat(64)).is_ok());
-        for bad in ["", ".", "..", "a/b", "a b", "a,b", "ü", &"a".repeat(65)] {
+        assert!(check_id("container", &"a".repeat(76)).is_ok());
+        for bad in ["", ".", "..", "a/b", "a b", "a,b", "ü", &"a".repeat(77)] {
             assert_eq!(check_id("container", bad).unwrap_err().kind, Kind::InvalidArgument, "{bad}");
         }
     }

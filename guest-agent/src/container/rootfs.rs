@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_protocol::agent::RootFs;
+use husk_protocol::agent::{Disk, RootFs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::disk;
-use crate::{failure::Failure, paths};
+use crate::{failure::Failure, paths, shared};
 
 /// Where in its bundle a container's root is mounted.
 const ROOT: &str = "rootfs";
@@ -25,6 +25,12 @@ pub(crate) fn root_of(bundle: &Path) -> PathBuf {
 /// Mounts the root of the container and returns where.
 pub(crate) fn mount_root(request: &RootFs, container_id: &str) -> Result<PathBuf, Failure> {
     let bundle = paths::bundle(container_id);
+    if !request.shared_dir.is_empty() {
+        return bind_shared(&request.shared_dir, &bundle);
+    }
+    if let Some(disk) = request.disk.as_ref() {
+        return mount_as_it_is(disk, &bundle);
+    }
     let base = mount_disk(&request.base_disk, MsFlags::MS_RDONLY)?;
     let layer = if request.scratch_disk.is_empty() {
         let scratch = make_dir(bundle.join(SCRATCH))?;
@@ -47,6 +53,50 @@ pub(crate) fn mount_root(request: &RootFs, container_id: &str) -> Result<PathBuf
     Ok(root)
 }
 
+/// Makes a directory that the host shares the root.
+fn bind_shared(dir: &str, bundle: &Path) -> Result<PathBuf, Failure> {
+    let root = make_dir(root_of(bundle))?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(&shared::path_of(dir)?), &root, None::<&str>, flags, None::<&str>)
+        .map_err(|e| Failure::io("cannot mount the container's shared root file system", &e.into()))?;
+    Ok(root)
+}
+
+/// Makes a disk's file system the root.
+fn mount_as_it_is(disk: &Disk, bundle: &Path) -> Result<PathBuf, Failure> {
+    let Disk { serial, fs_type, options, .. } = disk;
+    if fs_type.is_empty() || !fs_type.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Err(Failure::invalid(format!("not a file system's type: {fs_type:?}")));
+    }
+    let device = disk::find(serial)?;
+    let root = make_dir(root_of(bundle))?;
+    let (flags, data) = parse_options(options);
+    mount(Some(&device), &root, Some(fs_type.as_str()), flags, Some(data.as_str())).map_err(|e| {
+        Failure::io(format_args!("cannot mount the {fs_type} file system on disk {serial:?}"), &e.into())
+    })?;
+    Ok(root)
+}
+
+/// mount(2)'s flags and data for mount(8)'s options.
+fn parse_options(options: &[String]) -> (MsFlags, String) {
+    let (mut flags, mut data) = (MsFlags::empty(), Vec::new());
+    for option in options {
+        match option.as_str() {
+            "ro" => flags |= MsFlags::MS_RDONLY,
+            "rw" => flags -= MsFlags::MS_RDONLY,
+            "noatime" => flags |= MsFlags::MS_NOATIME,
+            "nodiratime" => flags |= MsFlags::MS_NODIRATIME,
+            "relatime" => flags |= MsFlags::MS_RELATIME,
+            "sync" => flags |= MsFlags::MS_SYNCHRONOUS,
+            "nosuid" => flags |= MsFlags::MS_NOSUID,
+            "nodev" => flags |= MsFlags::MS_NODEV,
+            "noexec" => flags |= MsFlags::MS_NOEXEC,
+            other => data.push(other),
+        }
+    }
+    (flags, data.join(","))
+}
+
 /// The disks that were attached for this container alone: those that the machine was told of with it.
 pub(crate) fn own_disks(request: &RootFs) -> Vec<String> {
     if request.devices.is_empty() {
@@ -65,6 +115,7 @@ pub(crate) fn remove(container_id: &str, own_disks: &[String]) -> io::Result<()>
     for serial in own_disks {
         unmount(&paths::disk(serial))?;
     }
+    shared::forget(container_id)?;
     for dir in [bundle, PathBuf::from(format!("{}/{container_id}", paths::STATE))] {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
