@@ -19,6 +19,8 @@ const HUSK_MEMORY_MIB: &str = "io.husk.memory_mib";
 /// What the guest itself needs beside its containers, in MiB: kernel, agent, page tables, page cache.
 const GUEST_OVERHEAD_MIB: u64 = 96;
 const MAX_VCPUS: u64 = 32;
+/// Linux's limit of a host name, in bytes.
+const MAX_HOSTNAME: usize = 64;
 /// cgroup shares that one CPU has.
 const SHARES_OF_CPU: u64 = 1024;
 /// cgroup period, in microseconds, if none is said.
@@ -44,11 +46,11 @@ pub(crate) struct PodPlan {
     pub(crate) cgroup: Option<PathBuf>,
 }
 
-/// Reads a pod's plan from the spec of its first container.
+/// Reads a pod's plan from the spec of its first container, whose id names a pod without a name.
 ///
 /// # Errors
 /// When the spec asks for what a VM can't give, or an annotation makes no sense.
-pub(crate) fn plan(spec: &Spec, defaults: &PodDefaults) -> Result<PodPlan, Error> {
+pub(crate) fn plan(id: &str, spec: &Spec, defaults: &PodDefaults) -> Result<PodPlan, Error> {
     let empty = Annotations::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&empty);
     let choices = Choices { annotations, defaults };
@@ -56,7 +58,7 @@ pub(crate) fn plan(spec: &Spec, defaults: &PodDefaults) -> Result<PodPlan, Error
         vcpus: vcpus(spec, &choices)?,
         mem_size_mib: mem_size_mib(spec, &choices)?,
         network: network(spec)?,
-        hostname: spec.hostname().clone().unwrap_or_default(),
+        hostname: hostname(id, spec),
         cgroup: cgroup(spec),
     })
 }
@@ -83,6 +85,12 @@ impl Choices<'_> {
         let wrong = || Error::invalid(format!("annotation {name}: {text:?} is no number above 0"));
         text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong).map(Some)
     }
+}
+
+/// The spec's host name, or as much of the id as is one.
+fn hostname(id: &str, spec: &Spec) -> String {
+    let said = spec.hostname().clone().filter(|name| !name.is_empty());
+    said.unwrap_or_else(|| id.chars().take(MAX_HOSTNAME).collect())
 }
 
 fn vcpus(spec: &Spec, choices: &Choices<'_>) -> Result<u8, Error> {
@@ -175,7 +183,7 @@ mod tests {
     }
 
     fn planned(json: serde_json::Value) -> PodPlan {
-        plan(&spec(json), &PodDefaults::default()).unwrap()
+        plan("c1", &spec(json), &PodDefaults::default()).unwrap()
     }
 
     #[test]
@@ -183,7 +191,8 @@ mod tests {
         let defaults = PodDefaults::default();
         let plan = planned(json!({}));
         assert_eq!((plan.vcpus, plan.mem_size_mib), (defaults.vcpus, defaults.mem_size_mib));
-        assert_eq!((plan.network, plan.cgroup), (Network::New, None));
+        assert_eq!((plan.network, plan.cgroup, plan.hostname.as_str()), (Network::New, None, "c1"));
+        assert_eq!(planned(json!({ "hostname": "h" })).hostname, "h");
     }
 
     #[test]
@@ -210,9 +219,9 @@ mod tests {
         let plan = planned(chosen.clone());
         assert_eq!((plan.vcpus, plan.mem_size_mib), (2, 300));
         let strict = PodDefaults { annotations: Vec::new(), ..PodDefaults::default() };
-        assert!(super::plan(&spec(chosen), &strict).is_err());
+        assert!(super::plan("c1", &spec(chosen), &strict).is_err());
         let wrong = spec(json!({ "annotations": { HUSK_VCPUS: "many" } }));
-        assert!(super::plan(&wrong, &PodDefaults::default()).is_err());
+        assert!(super::plan("c1", &wrong, &PodDefaults::default()).is_err());
     }
 
     #[test]
@@ -220,7 +229,7 @@ mod tests {
         let named = json!({ "linux": { "namespaces": [{ "type": "network", "path": "/run/netns/a" }] } });
         assert_eq!(planned(named).network, Network::Namespace("/run/netns/a".into()));
         let host = spec(json!({ "linux": { "namespaces": [{ "type": "pid" }] } }));
-        let refused = plan(&host, &PodDefaults::default()).unwrap_err();
+        let refused = plan("c1", &host, &PodDefaults::default()).unwrap_err();
         assert!(refused.to_string().contains("host's own network"));
     }
 

@@ -65,7 +65,7 @@ impl Tasks {
             return Ok(pod);
         }
         let defaults = &self.config.pod;
-        let plan = plan::plan(spec, defaults)?;
+        let plan = plan::plan(id, spec, defaults)?;
         let assets = PodAssets::find(defaults.kernel.as_deref())?;
         let anchor = Anchor::new(&plan.network)?;
         let cgroup = plan.cgroup.as_deref().and_then(make_cgroup);
