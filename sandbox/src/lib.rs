@@ -14,6 +14,7 @@ pub mod network;
 pub mod paths;
 pub mod pod;
 pub mod privilege;
+mod remove;
 pub mod run;
 pub mod rundir;
 pub mod signals;

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     Error, Result, cgroup,
     paths::{Dirs, make_private_dir},
+    remove,
 };
 
 const LOCK: &str = "lock";
@@ -137,7 +138,7 @@ impl Drop for RunDir {
         if let Some(link) = &self.name_link {
             let _ = fs::remove_file(link);
         }
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = remove::tree(&self.path);
     }
 }
 
@@ -205,7 +206,7 @@ fn sweep(dirs: &Dirs) -> Result<()> {
             if let Some(id) = entry.file_name().to_str() {
                 cgroup::sweep(id);
             }
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            remove::tree(&path).map_err(Error::io("remove", &path))?;
         }
     }
     let names = dirs.run.join(NAMES);

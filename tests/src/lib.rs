@@ -11,6 +11,7 @@ pub mod install;
 pub mod leftovers;
 pub mod net;
 pub mod oci;
+pub mod pod;
 pub mod process;
 pub mod pty;
 pub mod vm;

@@ -162,3 +162,16 @@ fn make_dir(path: PathBuf) -> Result<PathBuf, Failure> {
         Err(error) => Err(Failure::io(format_args!("cannot make {}", path.display()), &error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_told_apart() {
+        let parse = |text: &str| parse_options(&text.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+        assert_eq!(parse("ro,noatime,commit=5,data=ordered"), (flags, "commit=5,data=ordered".into()));
+        assert_eq!(parse("ro,rw"), (MsFlags::empty(), String::new()));
+    }
+}

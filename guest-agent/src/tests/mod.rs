@@ -5,5 +5,6 @@ mod containers;
 mod forward;
 mod guest;
 mod network;
+mod pod;
 mod resolver;
 mod stdio;

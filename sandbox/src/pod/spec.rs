@@ -200,3 +200,144 @@ fn is_shared_memory(source: &Path, destination: &Path) -> bool {
     destination == Path::new(SHARED_MEMORY)
         && source.file_name().is_some_and(|name| name == SHARED_MEMORY_SOURCE)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn host_spec(mounts: &Value) -> Spec {
+        let spec = json!({
+            "ociVersion": "1.1.0", "hostname": "box", "domainname": "domain", "root": {"path": "/bundle/rootfs", "readonly": true},
+            "process": {
+                "user": {"uid": 5, "gid": 6, "umask": 18}, "args": ["sh"], "cwd": "/", "apparmorProfile": "default",
+                "selinuxLabel": "a:b:c", "oomScoreAdj": 900, "noNewPrivileges": true,
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 2000}],
+            },
+            "hooks": {"createRuntime": [{"path": "/bin/true"}]},
+            "mounts": mounts,
+            "linux": {
+                "cgroupsPath": "/kubepods/x", "mountLabel": "a:b:c",
+                "namespaces": [
+                    {"type": "pid", "path": "/proc/7/ns/pid"}, {"type": "network", "path": "/run/netns/x"}, {"type": "uts"},
+                    {"type": "ipc", "path": "/proc/7/ns/ipc"}, {"type": "mount"}, {"type": "user", "path": "/proc/7/ns/user"},
+                ],
+                "uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 65536}],
+                "sysctl": {"net.ipv4.ip_forward": "1"}, "intelRdt": {"closID": "x"},
+                "devices": [
+                    {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+                    {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0},
+                ],
+                "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent.sock"},
+                "maskedPaths": ["/proc/kcore"],
+                "resources": {
+                    "memory": {"limit": 1000}, "pids": {"limit": 10}, "cpu": {"shares": 512, "cpus": "0-3", "mems": "0"},
+                    "hugepageLimits": [{"pageSize": "2MB", "limit": 0}], "blockIO": {"weight": 10},
+                    "network": {"classID": 1}, "unified": {"memory.high": "900", "io.max": "8:0 rbps=1", "cpuset.cpus": "1"},
+                    "devices": [{"allow": false, "access": "rwm"}],
+                },
+            },
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn namespaces_of(spec: &Spec) -> Vec<(LinuxNamespaceType, Option<String>)> {
+        let namespaces = spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap();
+        namespaces
+            .iter()
+            .map(|n| (n.typ(), n.path().as_ref().map(|path| path.display().to_string())))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_the_hosts_goes_and_the_rest_stays() {
+        let Guest { spec, binds } = for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
+        assert!(binds.is_empty());
+        let json = serde_json::to_value(&spec).unwrap();
+        assert_eq!(json["root"]["readonly"], true);
+        for gone in ["hostname", "domainname", "hooks"] {
+            assert_eq!(json[gone], Value::Null, "{gone}");
+        }
+        let linux = &json["linux"];
+        for gone in ["cgroupsPath", "mountLabel", "intelRdt"] {
+            assert_eq!(linux[gone], Value::Null, "{gone}");
+        }
+        assert_eq!(linux["sysctl"]["net.ipv4.ip_forward"], "1");
+        assert_eq!(linux["maskedPaths"][0], "/proc/kcore");
+        assert_eq!(linux["uidMappings"][0]["hostID"], 100_000);
+        assert_eq!(linux["seccomp"], json!({"defaultAction": "SCMP_ACT_ALLOW"}));
+        let devices = linux["devices"].as_array().unwrap();
+        assert_eq!((devices.len(), &devices[0]["path"]), (1, &json!("/dev/fuse")));
+        let resources = json!({
+            "memory": {"limit": 1000}, "pids": {"limit": 10}, "cpu": {"shares": 512}, "unified": {"memory.high": "900"},
+            "devices": [{"allow": false, "access": "rwm"}],
+        });
+        assert_eq!(linux["resources"], resources);
+        let process = &json["process"];
+        assert_eq!(process["user"], json!({"uid": 5, "gid": 6, "umask": 18, "additionalGids": []}));
+        assert_eq!((&process["apparmorProfile"], &process["selinuxLabel"]), (&Value::Null, &Value::Null));
+        assert_eq!((&process["oomScoreAdj"], &process["noNewPrivileges"]), (&json!(900), &json!(true)));
+        assert_eq!(process["rlimits"][0]["hard"], 2000);
+    }
+
+    #[test]
+    fn only_pids_mounts_cgroups_and_users_are_a_containers_own() {
+        use LinuxNamespaceType::{Cgroup, Mount, Pid, User};
+        for (pids, path) in
+            [(Pids::Own, None), (Pids::Pod, Some("/run/husk/pids")), (Pids::Of(9), Some("/proc/9/ns/pid"))]
+        {
+            let Guest { spec, .. } = for_guest(host_spec(&json!([])), "c", pids).unwrap();
+            let path = path.map(str::to_owned);
+            assert_eq!(namespaces_of(&spec), [(Pid, path), (Mount, None), (Cgroup, None), (User, None)]);
+        }
+    }
+
+    #[test]
+    fn bind_mounts_come_from_the_shared_directory() {
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": "/host/data", "options": ["rbind", "rslave", "ro"]},
+            {"destination": "/dev/shm", "type": "bind", "source": "/run/x/sandboxes/y/shm", "options": ["rbind"]},
+            {"destination": "/etc/hosts", "source": "/host/hosts", "options": ["bind"]},
+            {"destination": "/all", "type": "none", "source": "/host/all", "options": ["rbind", "rro"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+            {"destination": "/dev/shm", "type": "bind", "source": "/volumes/memory", "options": ["rbind"]},
+        ]);
+        let Guest { spec, binds } = for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
+        let json = serde_json::to_value(spec.mounts()).unwrap();
+        let sources: Vec<&str> =
+            json.as_array().unwrap().iter().map(|mount| mount["source"].as_str().unwrap()).collect();
+        let shared = |n| format!("/run/husk/shared/c1/mounts/{n}");
+        let shared: Vec<String> = (0..4).map(shared).collect();
+        assert_eq!(sources, ["proc", &shared[0], "/dev/shm", &shared[1], &shared[2], "tmpfs", &shared[3]]);
+        assert_eq!(json[1]["options"], json!(["rbind", "rslave", "ro"]));
+        assert_eq!((&json[3]["type"], &json[5]["options"]), (&json!("bind"), &json!(["size=1m"])));
+        let planned: Vec<_> =
+            binds.iter().map(|bind| (bind.source.to_str().unwrap(), bind.read_only)).collect();
+        assert_eq!(
+            planned,
+            [
+                ("/host/data", ReadOnly::Top),
+                ("/host/hosts", ReadOnly::No),
+                ("/host/all", ReadOnly::All),
+                ("/volumes/memory", ReadOnly::No)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_guest_cannot_mount_is_refused() {
+        for (mount, text) in [
+            (json!({"destination": "/x", "type": "nfs", "source": "s:/"}), "type \"nfs\" on /x"),
+            (json!({"destination": "/x", "type": "ext4", "source": "/dev/sda"}), "type \"ext4\" on /x"),
+            (json!({"destination": "/x"}), "type \"\" on /x"),
+            (json!({"destination": "/x", "type": "bind"}), "the bind mount on /x has no source"),
+        ] {
+            let error = for_guest(host_spec(&json!([mount])), "c", Pids::Own).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        let empty: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.0"}"#).unwrap();
+        assert!(for_guest(empty, "c", Pids::Own).is_err());
+    }
+}

@@ -138,3 +138,74 @@ fn lock(
 ) -> MutexGuard<'_, HashMap<StreamHello, oneshot::Sender<Stream>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream as Dialled,
+        path::Path,
+    };
+
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const OUTPUT: StdioFlags = StdioFlags { stdin: false, stdout: true, stderr: true, terminal: false };
+
+    async fn hub(path: &Path) -> Hub {
+        let listener = UnixListener::bind(path).unwrap();
+        let (connection, _agent) = UnixStream::pair().unwrap();
+        Hub::start(Arc::new(Guest::new(connection, listener, 1, Duration::from_secs(30))))
+    }
+
+    fn dial(path: &Path, bytes: &[u8]) -> Dialled {
+        let mut socket = Dialled::connect(path).unwrap();
+        socket.write_all(bytes).unwrap();
+        socket
+    }
+
+    fn text(stream: Option<Stream>) -> String {
+        let (mut socket, mut text) = stream.unwrap().into_parts();
+        socket.read_to_end(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_terminal_has_no_errors_of_its_own() {
+        let kinds = |flags: StdioFlags| flags.kinds().collect::<Vec<_>>();
+        assert_eq!(kinds(OUTPUT), [StdioKind::Stdout, StdioKind::Stderr]);
+        let all = StdioFlags { stdin: true, terminal: true, ..OUTPUT };
+        assert_eq!(kinds(all), [StdioKind::Stdin, StdioKind::Stdout]);
+        assert!(kinds(StdioFlags::default()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_process_gets_its_own_streams_whatever_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let hub = hub(&path).await;
+        let (first, exec) = (hub.expect("c", "", OUTPUT), hub.expect("c", "e", OUTPUT));
+        let forgotten = hub.expect("gone", "", OUTPUT);
+        drop(forgotten);
+        let mut silent = Dialled::connect(&path).unwrap();
+        for (hello, said) in [
+            ("c/e stderr\n", "exec err"),
+            ("c stderr\n", "err"),
+            ("c stdout\n", "out"),
+            ("c/e stdout\n", "exec out"),
+        ] {
+            drop(dial(&path, format!("{hello}{said}").as_bytes()));
+        }
+        let (first, exec) = tokio::join!(first.all(), exec.all());
+        assert_eq!((text(first.stdout), text(first.stderr)), ("out".into(), "err".into()));
+        assert_eq!((text(exec.stdout), text(exec.stderr)), ("exec out".into(), "exec err".into()));
+        // Strangers, and whoever comes a second time, are closed.
+        for hello in ["gone stdout\n", "c stdout\n", "GET / HTTP/1.0\r\n"] {
+            let mut stranger = dial(&path, hello.as_bytes());
+            let closed = tokio::task::spawn_blocking(move || stranger.read(&mut [0]));
+            assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)), "{hello}");
+        }
+        silent.write_all(b"x").unwrap();
+    }
+}

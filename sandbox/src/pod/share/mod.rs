@@ -9,6 +9,8 @@
 mod namespace;
 mod source;
 mod stacked;
+#[cfg(test)]
+mod tests;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},

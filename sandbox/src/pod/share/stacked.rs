@@ -118,3 +118,52 @@ fn shorten(data: &mut [String]) -> PathBuf {
     *option = joined;
     common
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(options: &[&str]) -> FsMount {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        FsMount { fs_type: "overlay".into(), source: "overlay".into(), options }
+    }
+
+    #[test]
+    fn flags_are_told_from_options() {
+        let given =
+            overlay(&["index=off", "ro", "noatime", "suid", "lowerdir=/a:/b", "strictatime", "atime"]);
+        let harmless = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let wanted = Plan {
+            flags: harmless | MountFlags::RDONLY | MountFlags::STRICTATIME,
+            data: "index=off,lowerdir=/a:/b".into(),
+            dir: "/".into(),
+        };
+        assert_eq!(plan(&given).unwrap(), wanted);
+        assert_eq!(plan(&overlay(&["ro", "rw"])).unwrap().flags, harmless);
+        assert!(is_bind(&overlay(&["rbind"])) && !is_bind(&overlay(&["ro"])));
+    }
+
+    #[test]
+    fn many_layers_are_named_from_where_they_are() {
+        let many = |dir: &str, count: usize| {
+            let layers: Vec<String> = (0..count).map(|n| format!("{dir}/{n}/fs")).collect();
+            overlay(&["workdir=/w", &format!("lowerdir={}", layers.join(":")), "upperdir=/u"])
+        };
+        let dir = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots";
+        let Plan { data, dir: at, .. } = plan(&many(dir, 200)).unwrap();
+        assert_eq!(at, Path::new(dir));
+        assert!(
+            data.starts_with("workdir=/w,lowerdir=0/fs:1/fs:2/fs") && data.ends_with(":199/fs,upperdir=/u")
+        );
+        // Few stay as they are; too many are too many.
+        assert_eq!(plan(&many(dir, 3)).unwrap().dir, Path::new("/"));
+        assert!(plan(&many(dir, 2000)).unwrap_err().to_string().contains("fewer layers"));
+        // What has nothing in common but the root, or is no path, stays as it is.
+        let mut apart = many("/a", 440);
+        apart.options[1].push_str(":/b");
+        assert_eq!(plan(&apart).unwrap().dir, Path::new("/"));
+        let mut odd = many("/a", 440);
+        odd.options[1].push_str(":relative");
+        assert!(plan(&odd).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! Pods: containers that come and go in one VM, as containerd's shim has them.
+
+use std::{fs, io::Write, net::Shutdown, path::Path};
+
+use husk_sandbox::{
+    Error,
+    pod::{PidNamespace, Pod, RootfsSource, StdioFlags},
+};
+use husk_tests::{
+    leftovers,
+    pod::{Home, OUTPUT, Text, bind, chain, container, exec, outcome, process, run},
+};
+use oci_spec::runtime::LinuxResources;
+use serde_json::json;
+
+/// Keeps running, and ends when it is told to.
+const SERVE: &str = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+
+async fn serve(pod: &Pod, home: &Home, id: &str, script: &str, pids: PidNamespace) -> (Text, u32) {
+    let mut request = container(id, RootfsSource::Directory(home.busybox(id)), script, &[]);
+    request.pids = pids;
+    let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    pod.start_container(id).await.unwrap();
+    (Text::of(created.streams.stdout), created.pid)
+}
+
+async fn stop(pod: Pod, home: &Home) {
+    pod.stop().await.map_err(|error| chain(&error)).unwrap();
+    assert_eq!(&*pod.ended().await, "it was stopped");
+    pod.stop().await.unwrap();
+    nothing_is_left(home);
+}
+
+/// Of pods that are stopped, whether or not their handles are there.
+fn nothing_is_left(home: &Home) {
+    assert_eq!(leftovers::of(&home.root()), Vec::<String>::new());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&home.path().display().to_string()), "{mounts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_share_a_machine_and_have_files_of_their_own() {
+    let home = Home::new();
+    let pod = home.start("life").await;
+    let (one, _) = serve(&pod, &home, "one", SERVE, PidNamespace::Own).await;
+    let listen = "echo two > /tmp/me; nc -l -p 8080 > /tmp/got; exec sleep 1000";
+    let (_two, _) = serve(&pod, &home, "two", listen, PidNamespace::Own).await;
+
+    let script = "hostname; cat /tmp/me 2>/dev/null; ls /proc | grep -c '^[0-9]'; id -G; \
+        while ! echo hello | nc 127.0.0.1 8080; do sleep 0.1; done; exit 3";
+    let (code, out, err) = exec(&pod, "one", "e1", script).await;
+    // Its own shell and processes, and neither the other's nor the agent's.
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((code, lines[0], lines[2], lines.len()), (3, "the-pod", "0", 3), "{out}{err}");
+    assert!(lines[1].parse::<u32>().unwrap() < 8, "{out}");
+    assert_eq!(exec(&pod, "two", "e1", "cat /tmp/me").await.1, "two\n");
+    let script = "while ! grep hello /tmp/got; do sleep 0.1; done";
+    assert_eq!(exec(&pod, "two", "e2", script).await.1, "hello\n");
+    // The directory is the host's.
+    assert_eq!(fs::read_to_string(home.path().join("two/tmp/me")).unwrap(), "two\n");
+    fs::write(home.path().join("one/tmp/from-host"), "now").unwrap();
+    assert_eq!(exec(&pod, "one", "e2", "cat /tmp/from-host").await.1, "now");
+
+    pod.signal("one", "", 15, false).await.unwrap();
+    let exit = pod.wait("one", "").await.unwrap();
+    assert_eq!((exit.code, exit.oom_killed), (7, false));
+    assert_eq!(one.all(), "ready\nbye\n");
+    pod.delete("one").await.map_err(|error| chain(&error)).unwrap();
+    assert!(matches!(pod.wait("one", "").await, Err(Error::NotFound(_))));
+    assert!(matches!(pod.delete("one").await, Err(Error::NotFound(_))));
+    // Its directory is the host's alone again, and an id can be used again.
+    assert_eq!(fs::read_to_string(home.path().join("one/tmp/from-host")).unwrap(), "now");
+    let rootfs = RootfsSource::Directory(home.path().join("one"));
+    assert_eq!(run(&pod, container("one", rootfs, "cat /tmp/from-host", &[])).await.1, "now");
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_are_listed_paused_limited_and_forgotten() {
+    let home = Home::new();
+    let pod = home.start("work").await;
+    let (_out, pid) = serve(&pod, &home, "c", SERVE, PidNamespace::Own).await;
+    let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT).await.unwrap();
+    let listed = pod.pids("c").await.unwrap();
+    let named =
+        |pid: u32| listed.iter().find(|process| process.pid == pid).map(|process| process.exec_id.clone());
+    assert_eq!((named(pid), named(created.pid)), (Some(None), Some(Some("e".into()))), "{listed:?}");
+
+    let stats = pod.stats("c").await.unwrap();
+    assert_eq!((stats.memory_limit_bytes, stats.pids_limit), (128 << 20, 200));
+    assert!(
+        stats.pids_current >= 2 && stats.memory_current_bytes > 0 && stats.memory_stat["anon"] > 0,
+        "{stats:?}"
+    );
+    assert!(stats.cpu_usage_us > 0 && stats.memory_events["oom_kill"] == 0, "{stats:?}");
+    let resources = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 100}, "cpu": {"quota": 50_000, "period": 100_000}});
+    let resources: LinuxResources = serde_json::from_value(resources).unwrap();
+    pod.update("c", resources).await.map_err(|error| chain(&error)).unwrap();
+    let stats = pod.stats("c").await.unwrap();
+    assert_eq!((stats.memory_limit_bytes, stats.pids_limit), (64 << 20, 100));
+    assert_eq!(exec(&pod, "c", "quota", "cat /sys/fs/cgroup/cpu.max").await.1, "50000 100000\n");
+
+    pod.pause("c").await.unwrap();
+    let before = pod.stats("c").await.unwrap().cpu_usage_us;
+    assert!(matches!(pod.exec("c", "no", process("true"), OUTPUT).await, Err(Error::WrongState(_))));
+    assert_eq!(pod.stats("c").await.unwrap().cpu_usage_us, before);
+    pod.resume("c").await.unwrap();
+    assert_eq!(exec(&pod, "c", "again", "echo on").await.1, "on\n");
+
+    assert!(matches!(pod.delete_exec("c", "e").await, Err(Error::WrongState(_))));
+    pod.signal("c", "e", 9, false).await.unwrap();
+    let (code, ..) = outcome(&pod, "c", "e", created).await;
+    assert_eq!(code, 137);
+    pod.delete_exec("c", "e").await.unwrap();
+    assert!(matches!(pod.wait("c", "e").await, Err(Error::NotFound(_))));
+    assert_eq!(exec(&pod, "c", "e", "echo new").await.1, "new\n");
+
+    // Paused ones can be ended, too.
+    pod.pause("c").await.unwrap();
+    pod.delete("c").await.map_err(|error| chain(&error)).unwrap();
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_by_half_close_and_terminals_have_a_size() {
+    let home = Home::new();
+    let pod = home.start("io").await;
+    let root = RootfsSource::Directory(home.busybox("root"));
+    let mut request = container("in", root.clone(), "wc -c", &[]);
+    request.stdio = StdioFlags { stdin: true, ..OUTPUT };
+    let mut created = pod.create(request).await.unwrap();
+    pod.start_container("in").await.unwrap();
+    let (mut stdin, _) = created.streams.stdin.take().unwrap().into_parts();
+    stdin.write_all(&vec![b'x'; 3 << 20]).unwrap();
+    stdin.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(outcome(&pod, "in", "", created).await.1.trim(), (3 << 20).to_string());
+    pod.delete("in").await.unwrap();
+
+    // Ids as long as containerd's.
+    let (id, exec_id) = ("c".repeat(76), "e".repeat(76));
+    let created =
+        pod.create(container(&id, root, "sleep 1000", &[])).await.map_err(|error| chain(&error)).unwrap();
+    pod.start_container(&id).await.unwrap();
+    let terminal = StdioFlags { stdin: true, stdout: true, stderr: false, terminal: true };
+    let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal).await;
+    let mut with_tty = with_tty.map_err(|error| chain(&error)).unwrap();
+    pod.resize(&id, &exec_id, 30, 100).await.unwrap();
+    let (mut stdin, _) = with_tty.streams.stdin.take().unwrap().into_parts();
+    stdin.write_all(b"it\n").unwrap();
+    let out = Text::of(with_tty.streams.stdout);
+    assert_eq!(pod.wait(&id, &exec_id).await.unwrap().code, 0);
+    let out = out.all();
+    assert!(out.contains("/dev/pts/0\r\n") && out.ends_with("got it\r\n"), "{out:?}");
+    drop(created);
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pods_containers_can_see_each_others_processes() {
+    let home = Home::new();
+    let pod = home.start("pids").await;
+    let (_out, _) = serve(&pod, &home, "first", SERVE, PidNamespace::Pod).await;
+    let names = "for dir in /proc/[0-9]*; do cat $dir/comm; done; readlink /proc/self/ns/pid";
+    let mut request = container("second", RootfsSource::Directory(home.busybox("second")), names, &[]);
+    request.pids = PidNamespace::Pod;
+    let (_, together, err) = run(&pod, request).await;
+    assert!(together.starts_with("pause\n") && together.contains("sh\n"), "{together}{err}");
+    assert!(!together.contains("husk-agent") && !together.contains("kthreadd"), "{together}");
+
+    let (_out, _) = serve(&pod, &home, "target", SERVE, PidNamespace::Own).await;
+    let mut request =
+        container("debug", RootfsSource::Directory(home.busybox("debug")), "cat /proc/1/cmdline", &[]);
+    request.pids = PidNamespace::OfContainer("target".into());
+    assert!(run(&pod, request).await.1.contains("trap"));
+    let mut request = container("lost", RootfsSource::Directory(home.path().join("debug")), "true", &[]);
+    request.pids = PidNamespace::OfContainer("nobody".into());
+    assert!(matches!(pod.create(request).await, Err(Error::NotFound(_))));
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_made_leaves_nothing() {
+    let home = Home::new();
+    let pod = home.start("errors").await;
+    let root = RootfsSource::Directory(home.busybox("root"));
+    let refused = async |mounts: &[serde_json::Value]| {
+        chain(&pod.create(container("c", root.clone(), "true", mounts)).await.unwrap_err())
+    };
+    let missing = refused(&[bind(Path::new("/no/such/file"), "/data", &["rbind"])]).await;
+    assert_eq!(missing, "cannot mount /no/such/file on /data: No such file or directory (os error 2)");
+    let socket = home.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let message = refused(&[bind(&socket, "/run/docker.sock", &["rbind"])]).await;
+    assert!(message.contains("it is a socket, which does not reach into a virtual machine"), "{message}");
+    let message = refused(&[bind(Path::new("/dev/null"), "/x", &["bind"])]).await;
+    assert!(message.contains("it is a device"), "{message}");
+    let message = refused(&[json!({"destination": "/x", "type": "nfs", "source": "server:/"})]).await;
+    assert!(message.contains(r#"file system of type "nfs" on /x"#), "{message}");
+    let nowhere = RootfsSource::Directory(home.path().join("nowhere"));
+    let message = chain(&pod.create(container("c", nowhere, "true", &[])).await.unwrap_err());
+    assert!(message.ends_with("nowhere: No such file or directory (os error 2)"), "{message}");
+    let mut no_program = container("c", root.clone(), "true", &[]);
+    no_program.spec.process_mut().as_mut().unwrap().set_args(Some(vec!["none".into()]));
+    assert!(matches!(pod.create(no_program).await, Err(Error::ExecutableNotFound(_))));
+    // None of this stands in the way of a good one of the same id.
+    assert_eq!(run(&pod, container("c", root.clone(), "echo fine", &[])).await.1, "fine\n");
+    let created = pod.create(container("c", root.clone(), "true", &[])).await.unwrap();
+    assert!(matches!(pod.create(container("c", root, "true", &[])).await, Err(Error::AlreadyExists(_))));
+    drop(created);
+    let again = Pod::start(&home.dirs(), &husk_tests::pod::assets(), home.options("errors")).await;
+    assert!(matches!(again, Err(Error::NameInUse { .. })));
+    stop(pod, &home).await;
+}
