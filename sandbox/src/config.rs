@@ -87,9 +87,10 @@ impl Config {
             return Err("pod.timeout_s is 0, but must be at least 1".into());
         }
         match pod.annotations.iter().find(|name| !ANNOTATIONS.contains(&name.as_str())) {
-            Some(name) => {
-                Err(format!("pod.annotations names {name:?}, but there are only {}", ANNOTATIONS.join(" and ")))
-            }
+            Some(name) => Err(format!(
+                "pod.annotations names {name:?}, but there are only {}",
+                ANNOTATIONS.join(" and ")
+            )),
             None => Ok(()),
         }
     }

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn older_containerds_get_a_bare_address() {
-        let options = Any { type_url: "containerd.runc.v1.Options".into(), value: vec![8, 1], ..Any::default() };
+        let options =
+            Any { type_url: "containerd.runc.v1.Options".into(), value: vec![8, 1], ..Any::default() };
         for input in [Vec::new(), options.write_to_bytes().unwrap()] {
             let params = parse(&input, &flags(), environment).unwrap();
             assert_eq!(params.ttrpc_address, "/run/c.sock.ttrpc");
@@ -152,7 +153,10 @@ mod tests {
         let params = parse(&given().write_to_bytes().unwrap(), &flags(), |_| String::new()).unwrap();
         assert_eq!((params.ttrpc_address.as_str(), params.socket_dir.as_str()), ("/t", "/s"));
         let reply = BootstrapResult::parse_from_bytes(&params.reply("unix:///s").unwrap()).unwrap();
-        assert_eq!((reply.version, reply.address.as_str(), reply.protocol.as_str()), (3, "unix:///s", "ttrpc"));
+        assert_eq!(
+            (reply.version, reply.address.as_str(), reply.protocol.as_str()),
+            (3, "unix:///s", "ttrpc")
+        );
     }
 
     #[test]

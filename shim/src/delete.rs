@@ -1,16 +1,17 @@
 //! `delete`: what containerd calls when a shim is gone, and after each container that it has deleted.
 
-use std::{env, sync::mpsc, thread, time::{Duration, SystemTime}};
+use std::{
+    env,
+    sync::mpsc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
-use husk_sandbox::{
-    paths::Dirs,
-    pod,
-    rundir,
-};
+use husk_sandbox::{paths::Dirs, pod, rundir};
 use tokio::runtime;
 
-use crate::{bundle, error::Error, flags::Flags, message, pod_id::pod_id, socket};
+use crate::{bundle, cgroup, error::Error, flags::Flags, message, plan, pod_id::pod_id, socket};
 
 /// Exit code of what was killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -32,6 +33,8 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
         let annotations = bundle::annotations(&bundle).unwrap_or_default();
         let pod = bundle::sandbox_id(&annotations).unwrap_or(&flags.id);
         clean_up(&pod_id(&flags.namespace, pod));
+        let named = bundle::spec(&bundle).ok().and_then(|spec| plan::cgroup(&spec));
+        cgroup::remove(named.as_deref().map(cgroup::absolute).as_deref());
     }
     let response = DeleteResponse {
         exit_status: KILLED,

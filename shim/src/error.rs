@@ -41,7 +41,10 @@ pub(crate) enum Error {
 
 impl Error {
     /// An [`Error::Io`] made from its parts, for `map_err`.
-    pub(crate) fn io<E: Into<io::Error>>(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> Self {
+    pub(crate) fn io<E: Into<io::Error>>(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source: source.into() }
     }
@@ -98,7 +101,9 @@ mod tests {
     fn causes_are_told_once_and_codes_are_containerds() {
         let error = Error::io("open", "/x")(io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(error.text(), "cannot open /x: No such file or directory (os error 2)");
-        let ttrpc::Error::RpcStatus(status) = Error::NotFound("no".into()).into() else { panic!("no status") };
+        let ttrpc::Error::RpcStatus(status) = Error::NotFound("no".into()).into() else {
+            panic!("no status")
+        };
         assert_eq!((status.code(), status.message()), (Code::NOT_FOUND, "no"));
     }
 

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn what_containerd_says_is_understood() {
-        let line = "-namespace k8s.io -address /run/c.sock -publish-binary /bin/c -id c1 -debug -bundle /b delete";
+        let line =
+            "-namespace k8s.io -address /run/c.sock -publish-binary /bin/c -id c1 -debug -bundle /b delete";
         let flags = parse_line(line).unwrap();
         assert_eq!(
             flags,

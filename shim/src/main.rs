@@ -6,6 +6,7 @@
 
 mod bootstrap;
 mod bundle;
+mod cgroup;
 mod delete;
 mod error;
 mod flags;

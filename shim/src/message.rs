@@ -34,7 +34,8 @@ pub(crate) fn any<M: MessageFull>(message: &M) -> Result<Any, Error> {
 /// When it is missing, or not what is wanted.
 pub(crate) fn json<T: serde::de::DeserializeOwned>(any: Option<&Any>, what: &str) -> Result<T, Error> {
     let any = any.ok_or_else(|| Error::invalid(format!("the request has no {what}")))?;
-    serde_json::from_slice(&any.value).map_err(|error| Error::invalid(format!("the {what} is malformed: {error}")))
+    serde_json::from_slice(&any.value)
+        .map_err(|error| Error::invalid(format!("the {what} is malformed: {error}")))
 }
 
 #[cfg(test)]

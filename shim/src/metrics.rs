@@ -14,7 +14,8 @@ const UNLIMITED: u64 = u64::MAX;
 /// Translates what the guest measured.
 pub(crate) fn metrics(stats: &StatsResponse) -> Metrics {
     Metrics {
-        pids: Some(PidsStat { current: stats.pids_current, limit: stats.pids_limit, ..PidsStat::default() }).into(),
+        pids: Some(PidsStat { current: stats.pids_current, limit: stats.pids_limit, ..PidsStat::default() })
+            .into(),
         cpu: Some(CPUStat {
             usage_usec: stats.cpu_usage_us,
             user_usec: stats.cpu_user_us,

@@ -121,7 +121,8 @@ fn mem_size_mib(spec: &Spec, choices: &Choices<'_>) -> Result<u32, Error> {
             .or(of_container)
             .map_or(u64::from(choices.defaults.mem_size_mib), with_guest),
     };
-    u32::try_from(wanted).map_err(|_| Error::invalid(format!("{wanted} MiB of memory are too much for a pod")))
+    u32::try_from(wanted)
+        .map_err(|_| Error::invalid(format!("{wanted} MiB of memory are too much for a pod")))
 }
 
 fn network(spec: &Spec) -> Result<Network, Error> {
@@ -137,7 +138,7 @@ fn network(spec: &Spec) -> Result<Network, Error> {
 }
 
 /// The spec's cgroup as a relative path: plain, or systemd's `slice:prefix:name`.
-fn cgroup(spec: &Spec) -> Option<PathBuf> {
+pub(crate) fn cgroup(spec: &Spec) -> Option<PathBuf> {
     let path = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?;
     let relative = match path.split(':').collect::<Vec<_>>().as_slice() {
         [slice, prefix, name] => systemd_path(slice, prefix, name)?,
@@ -197,7 +198,8 @@ mod tests {
 
     #[test]
     fn sums_of_the_pod_come_before_limits_of_the_container() {
-        let resources = json!({ "cpu": { "quota": 100_000, "period": 100_000 }, "memory": { "limit": 64 << 20 } });
+        let resources =
+            json!({ "cpu": { "quota": 100_000, "period": 100_000 }, "memory": { "limit": 64 << 20 } });
         let plan = planned(json!({ "linux": { "resources": resources } }));
         assert_eq!((plan.vcpus, plan.mem_size_mib), (1, 160));
         let annotations = json!({ CPU_QUOTA: "250000", CPU_PERIOD: "100000", MEMORY: "1073741824" });

@@ -176,7 +176,10 @@ mod tests {
         server.start().await.unwrap();
         drop(publisher);
         sending.finish().await;
-        assert_eq!(*containerd.seen.lock().unwrap(), ["ns /tasks/oom a", "ns /tasks/oom b", "ns /tasks/oom c"]);
+        assert_eq!(
+            *containerd.seen.lock().unwrap(),
+            ["ns /tasks/oom a", "ns /tasks/oom b", "ns /tasks/oom c"]
+        );
         server.shutdown().await.unwrap();
     }
 }

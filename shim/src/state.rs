@@ -287,7 +287,9 @@ mod tests {
     fn refusals_have_containerds_codes() {
         let containers = one(Status::Running);
         let refused = containers.allow("c", "", Action::Start).unwrap_err();
-        assert!(matches!(&refused, Error::FailedPrecondition(text) if text == "cannot start a running container"));
+        assert!(
+            matches!(&refused, Error::FailedPrecondition(text) if text == "cannot start a running container")
+        );
         assert!(matches!(containers.allow("x", "", Action::Start), Err(Error::NotFound(_))));
         assert!(matches!(containers.allow("c", "e", Action::Start), Err(Error::NotFound(_))));
         assert!(matches!(one(Status::Stopped(EXIT)).allow("c", "", Action::Kill), Err(Error::NotFound(_))));

@@ -103,7 +103,11 @@ mod tests {
         let text = "# mine\nversion = 3 # new\n\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc] # keep\n  runtime_type = 'io.containerd.runc.v2'\n";
         let added = add(text).unwrap();
         assert!(added.starts_with(text), "{added}");
-        assert!(added.contains("io.containerd.cri.v1.runtime\".containerd.runtimes.husk]") || added.contains("io.containerd.cri.v1.runtime'.containerd.runtimes.husk]"), "{added}");
+        assert!(
+            added.contains("io.containerd.cri.v1.runtime\".containerd.runtimes.husk]")
+                || added.contains("io.containerd.cri.v1.runtime'.containerd.runtimes.husk]"),
+            "{added}"
+        );
         assert_eq!(add(&added).unwrap(), added);
         let removed = remove(&added).unwrap();
         assert_eq!(removed.trim_end(), text.trim_end());

@@ -3,6 +3,9 @@
 //! A FIFO's other end may come late, leave and come back, as containerd does when it is restarted. So the shim keeps both ends
 //! of each open: a process never sees its output break, what nobody reads stays in the FIFO and the process waits, and its
 //! input ends only when the client's end *and* the shim's own (which CloseIO closes) are closed.
+//!
+//! Input is opened only when its process is started. A client can't write before, so it can't come to the end of its own input
+//! before it knows that there is a process whose input is to be closed: `ctr` would forget to.
 
 mod logger;
 mod uri;
@@ -13,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use husk_sandbox::{pod::StdioFlags, stdio::{Stream, Streams}};
+use husk_sandbox::{
+    pod::StdioFlags,
+    stdio::{Stream, Streams},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixStream, unix::pipe},
@@ -44,7 +50,7 @@ pub(crate) fn flags(stdio: &Stdio) -> StdioFlags {
 /// Everything is open that a process's streams will be connected to.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    stdin: Option<(pipe::Receiver, pipe::Sender)>,
+    stdin: Option<PathBuf>,
     stdout: Option<Output>,
     stderr: Option<Output>,
     logger: Option<Logger>,
@@ -64,7 +70,10 @@ enum Output {
 /// # Errors
 /// When something can't be opened, or a logging program can't be run.
 pub(crate) async fn prepare(stdio: &Stdio, id: &str, namespace: &str) -> Result<Prepared, Error> {
-    let stdin = (!stdio.stdin.is_empty()).then(|| open_stdin(Path::new(&stdio.stdin))).transpose()?;
+    let stdin = (!stdio.stdin.is_empty()).then(|| PathBuf::from(&stdio.stdin));
+    if let Some(path) = &stdin {
+        path.metadata().map_err(Error::io("find", path))?;
+    }
     let mut prepared = Prepared { stdin, stdout: None, stderr: None, logger: None };
     let stderr = if stdio.terminal { "" } else { stdio.stderr.as_str() };
     if let Some(Target::Program { path, args }) = uri::parse(&stdio.stdout)? {
@@ -92,7 +101,9 @@ fn open_output(text: &str) -> Result<Option<Output>, Error> {
         Some(Target::Fifo(path)) => Some(Output::Fifo(path)),
         Some(Target::File(path)) => Some(Output::File(open_file(&path)?)),
         Some(Target::Program { .. }) => {
-            return Err(Error::invalid("a logging program takes standard output, or both, but not errors alone"));
+            return Err(Error::invalid(
+                "a logging program takes standard output, or both, but not errors alone",
+            ));
         }
     })
 }
@@ -107,6 +118,8 @@ fn open_file(path: &Path) -> Result<std::fs::File, Error> {
 /// A process's streams, being copied.
 #[derive(Debug)]
 pub(crate) struct Copying {
+    /// Input that is not open yet.
+    unopened: Option<(PathBuf, Stream)>,
     /// The shim's own end of the input.
     stdin: Option<pipe::Sender>,
     input: Option<JoinHandle<()>>,
@@ -115,13 +128,11 @@ pub(crate) struct Copying {
 }
 
 impl Prepared {
-    /// Starts copying.
+    /// Starts copying output.
     pub(crate) fn connect(self, streams: Streams) -> Copying {
-        let mut copying = Copying { stdin: None, input: None, outputs: Vec::new(), logger: self.logger };
-        if let (Some((reader, writer)), Some(stream)) = (self.stdin, streams.stdin) {
-            copying.stdin = Some(writer);
-            copying.input = Some(tokio::spawn(async move { told(feed(reader, stream).await) }));
-        }
+        let unopened = self.stdin.zip(streams.stdin);
+        let mut copying =
+            Copying { unopened, stdin: None, input: None, outputs: Vec::new(), logger: self.logger };
         for (output, stream) in [(self.stdout, streams.stdout), (self.stderr, streams.stderr)] {
             if let (Some(output), Some(stream)) = (output, stream) {
                 copying.outputs.push(tokio::spawn(async move { told(drain(stream, output).await) }));
@@ -132,6 +143,18 @@ impl Prepared {
 }
 
 impl Copying {
+    /// Starts copying input. With `closed`, the shim has closed its own end already. A FIFO that is gone is at its end.
+    pub(crate) fn open_stdin(&mut self, closed: bool) {
+        let Some((path, stream)) = self.unopened.take() else { return };
+        match open_stdin(&path) {
+            Ok((reader, writer)) => {
+                self.stdin = (!closed).then_some(writer);
+                self.input = Some(tokio::spawn(async move { told(feed(reader, stream).await) }));
+            }
+            Err(error) => log::error!("a process has no input: {}", error.text()),
+        }
+    }
+
     /// The process's input ends when the client's end is closed, too.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;

@@ -45,7 +45,9 @@ pub(super) fn parse(text: &str) -> Result<Option<Target>, Error> {
             for pair in query.split('&').filter(|pair| !pair.is_empty()) {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
                 for part in [name, value].into_iter().filter(|part| !part.is_empty()) {
-                    args.push(decode(&part.replace('+', " ")).ok_or_else(|| wrong("its query is malformed"))?);
+                    args.push(
+                        decode(&part.replace('+', " ")).ok_or_else(|| wrong("its query is malformed"))?,
+                    );
                 }
             }
             Target::Program { path: path.into(), args }

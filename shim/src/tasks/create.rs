@@ -29,7 +29,9 @@ impl Tasks {
     /// When its id is taken, when its spec is no good, or when pod or container can't be made. Nothing is left of it then.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
         if !request.checkpoint.is_empty() {
-            return Err(Error::Unimplemented("a container can't be made from a checkpoint: not implemented".into()));
+            return Err(Error::Unimplemented(
+                "a container can't be made from a checkpoint: not implemented".into(),
+            ));
         }
         let id = request.id.clone();
         let bundle = Path::new(&request.bundle);
@@ -119,7 +121,8 @@ impl Tasks {
             return Err(Error::FailedPrecondition(text.into()));
         }
         self.containers().add_exec(id, exec_id, Process::new(io, Some(spec)))?;
-        let event = TaskExecAdded { container_id: id.into(), exec_id: exec_id.into(), ..TaskExecAdded::default() };
+        let event =
+            TaskExecAdded { container_id: id.into(), exec_id: exec_id.into(), ..TaskExecAdded::default() };
         self.publisher.publish(topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);
         Ok(())
     }
@@ -162,11 +165,7 @@ fn rootfs_source(mounts: &[Mount], bundle: &Path, spec: &Spec) -> RootfsSource {
 }
 
 fn fs_mount(mount: &Mount) -> FsMount {
-    FsMount {
-        fs_type: mount.type_.clone(),
-        source: mount.source.clone(),
-        options: mount.options.clone(),
-    }
+    FsMount { fs_type: mount.type_.clone(), source: mount.source.clone(), options: mount.options.clone() }
 }
 
 #[cfg(test)]
@@ -190,8 +189,11 @@ mod tests {
         assert_eq!(path, Path::new("/b/rootfs"));
         let RootfsSource::Disk(disk) = of(&[mount("ext4", &["ro", "loop"])]) else { panic!("not a disk") };
         assert!(disk.read_only && disk.path == Path::new("/s"));
-        for mounts in [vec![mount("overlay", &[])], vec![mount("bind", &[])], vec![mount("erofs", &[]), mount("overlay", &[])]]
-        {
+        for mounts in [
+            vec![mount("overlay", &[])],
+            vec![mount("bind", &[])],
+            vec![mount("erofs", &[]), mount("overlay", &[])],
+        ] {
             let RootfsSource::Mounts(made) = of(&mounts) else { panic!("not mounts") };
             assert_eq!(made.len(), mounts.len());
         }

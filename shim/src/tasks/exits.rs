@@ -10,11 +10,7 @@ use husk_sandbox::pod::{Exit, Pod};
 use tokio::time::timeout;
 
 use super::{Tasks, lock};
-use crate::{
-    error::Error,
-    message,
-    state::Status,
-};
+use crate::{error::Error, message, state::Status};
 
 const SIGNALLED: u32 = 128;
 const SIGINT: u32 = libc::SIGINT.unsigned_abs();
@@ -83,7 +79,10 @@ impl Tasks {
     /// The container that stands for the pod ends with it, unless it has been killed before.
     pub(super) async fn attend_sandbox(self: Arc<Self>, pod: Arc<Pod>, id: String) {
         let reason = pod.ended().await;
-        let running = self.containers().get(&id).is_ok_and(|sandbox| !matches!(sandbox.init.status, Status::Stopped(_)));
+        let running = self
+            .containers()
+            .get(&id)
+            .is_ok_and(|sandbox| !matches!(sandbox.init.status, Status::Stopped(_)));
         if running {
             log::error!("the pod's virtual machine has ended: {reason}");
             self.ended(&id, "", now(SIGNALLED + SIGKILL));
@@ -128,7 +127,10 @@ mod tests {
 
     #[test]
     fn pause_ends_as_kubernetes_does() {
-        assert_eq!([of_pause(9), of_pause(15), of_pause(2), of_pause(1)], [Some(137), Some(0), Some(0), None]);
+        assert_eq!(
+            [of_pause(9), of_pause(15), of_pause(2), of_pause(1)],
+            [Some(137), Some(0), Some(0), None]
+        );
     }
 
     #[test]

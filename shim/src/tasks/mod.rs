@@ -142,7 +142,8 @@ impl Tasks {
         for process in self.pod()?.pids(id).await? {
             let mut info = ProcessInfo { pid: process.pid, ..ProcessInfo::default() };
             if let Some(exec_id) = process.exec_id {
-                info.info = Some(message::any(&ProcessDetails { exec_id, ..ProcessDetails::default() })?).into();
+                info.info =
+                    Some(message::any(&ProcessDetails { exec_id, ..ProcessDetails::default() })?).into();
             }
             infos.push(info);
         }

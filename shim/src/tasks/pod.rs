@@ -1,8 +1,7 @@
 //! The pod's own life: it starts with the first container, and ends with the last one or with the one that stands for it.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,13 +12,12 @@ use oci_spec::runtime::Spec;
 
 use super::{Tasks, lock};
 use crate::{
+    cgroup,
     error::Error,
     netns::Anchor,
     plan::{self, Network},
     pod_id::pod_id,
 };
-
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The pod, once there is one.
 #[derive(Debug, Default)]
@@ -68,7 +66,7 @@ impl Tasks {
         let plan = plan::plan(id, spec, defaults)?;
         let assets = PodAssets::find(defaults.kernel.as_deref())?;
         let anchor = Anchor::new(&plan.network)?;
-        let cgroup = plan.cgroup.as_deref().and_then(make_cgroup);
+        let cgroup = plan.cgroup.as_deref().and_then(cgroup::make);
         let options = PodOptions {
             id: pod_id(&self.namespace, id),
             vcpus: plan.vcpus,
@@ -83,7 +81,7 @@ impl Tasks {
         let pod = match started {
             Ok(pod) => Arc::new(pod),
             Err(error) => {
-                remove_cgroup(cgroup.as_deref());
+                cgroup::remove(cgroup.as_deref());
                 return Err(error.into());
             }
         };
@@ -99,7 +97,7 @@ impl Tasks {
             log::warn!("the pod is not cleaned up completely: {}", Error::from(error).text());
         }
         drop(anchor);
-        remove_cgroup(cgroup.as_deref());
+        cgroup::remove(cgroup.as_deref());
     }
 
     /// Tells what happens in the VM, until it ends.
@@ -115,28 +113,5 @@ impl Tasks {
             let event = TaskOOM { container_id: id.to_owned(), ..TaskOOM::default() };
             self.publisher.publish(topics::TASK_OOM_EVENT_TOPIC, &event);
         }
-    }
-}
-
-/// Makes the cgroup that the spec names, where the host has cgroups of version 2. Not having it is no failure: husk then makes
-/// one of its own.
-fn make_cgroup(relative: &Path) -> Option<PathBuf> {
-    let root = Path::new(CGROUP_ROOT);
-    if !root.join("cgroup.controllers").exists() {
-        return None;
-    }
-    let path = root.join(relative);
-    fs::create_dir_all(&path).ok()?;
-    Some(path)
-}
-
-/// Removes the cgroup, and those above it that are empty now; not those that others use.
-fn remove_cgroup(path: Option<&Path>) {
-    let mut path = path;
-    while let Some(dir) = path.filter(|dir| *dir != Path::new(CGROUP_ROOT)) {
-        if fs::remove_dir(dir).is_err() {
-            return;
-        }
-        path = dir.parent();
     }
 }

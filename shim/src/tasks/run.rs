@@ -26,18 +26,22 @@ impl Tasks {
     async fn start_container(&self, id: &str) -> Result<u32, Error> {
         self.containers().allow(id, "", Action::Start)?;
         let starting = lock(&self.hosts).get(id).map(|host| host.starting.clone());
-        let starting = starting.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
+        let starting =
+            starting.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
         let _starting = starting.lock().await;
         self.containers().allow(id, "", Action::Start)?;
         if self.sandbox_pid(id)?.is_none() {
             self.pod()?.start_container(id).await?;
         }
-        let pid = {
+        let (pid, stdin_closed) = {
             let mut containers = self.containers();
             let init = containers.process_mut(id, "")?;
             init.status = Status::Running;
-            init.pid
+            (init.pid, init.stdin_closed)
         };
+        if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), String::new())) {
+            copying.open_stdin(stdin_closed);
+        }
         let event = TaskStart { container_id: id.to_owned(), pid, ..TaskStart::default() };
         self.publisher.publish(topics::TASK_START_EVENT_TOPIC, &event);
         Ok(pid)
@@ -77,8 +81,8 @@ impl Tasks {
             process.pid = pid;
             (process.stdin_closed, process.window.take())
         };
-        if let (true, Some(copying)) = (stdin_closed, lock(&self.copying).get_mut(&key)) {
-            copying.close_stdin();
+        if let Some(copying) = lock(&self.copying).get_mut(&key) {
+            copying.open_stdin(stdin_closed);
         }
         if let Some((rows, columns)) = window {
             // A process that has ended already has no window.
@@ -155,6 +159,10 @@ impl Tasks {
     /// # Errors
     /// When there is no such process, or it has ended.
     pub(crate) async fn resize(&self, id: &str, exec_id: &str, rows: u32, columns: u32) -> Result<(), Error> {
+        if rows == 0 || columns == 0 {
+            // What a client says whose own terminal has no size.
+            return self.containers().allow(id, exec_id, Action::Resize);
+        }
         {
             let mut containers = self.containers();
             containers.allow(id, exec_id, Action::Resize)?;
