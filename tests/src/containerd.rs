@@ -5,6 +5,8 @@ use std::{
     fs,
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -25,6 +27,7 @@ pub const IMAGE: &str = "docker.io/library/busybox:latest";
 const CONFIG: &str = "version = 2\nroot = '/lab/disk/containerd'\nstate = '/run/containerd'\n\
     disabled_plugins = ['io.containerd.grpc.v1.cri']\n[debug]\nlevel = 'debug'\n";
 const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
+const INTERVAL: Duration = Duration::from_millis(50);
 const LOG: &str = "/lab/out/containerd.log";
 
 /// The daemon, started once for all tests.
@@ -155,33 +158,36 @@ pub fn processes(part: &str) -> Vec<(i32, String)> {
 /// # Panics
 /// When something stays.
 pub fn assert_nothing_left() {
-    let left = || {
-        let mut left: Vec<String> = ["containerd-shim-husk", "libexec/husk"]
-            .iter()
-            .flat_map(|part| processes(part))
-            .map(|(pid, line)| format!("process {pid}: {line}"))
-            .collect();
-        for dir in ["/run/husk", "/run/husk/names", "/run/containerd/s", "/var/lib/husk/scratch"] {
-            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if !["lock", "names", "networks"].contains(&name.as_str()) {
-                    left.push(format!("{dir}/{name}"));
-                }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left behind:\n{}", left.join("\n"));
+        thread::sleep(INTERVAL);
+    }
+}
+
+fn left() -> Vec<String> {
+    let mut left: Vec<String> = ["containerd-shim-husk", "libexec/husk"]
+        .iter()
+        .flat_map(|part| processes(part))
+        .map(|(pid, line)| format!("process {pid}: {line}"))
+        .collect();
+    for dir in
+        ["/run/husk", "/run/husk/names", "/run/containerd/s", "/var/lib/husk/scratch", "/sys/fs/cgroup/husk"]
+    {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let cgroup_file = dir.starts_with("/sys") && entry.file_type().unwrap().is_file();
+            if !cgroup_file && !["lock", "names", "networks"].contains(&name.as_str()) {
+                left.push(format!("{dir}/{name}"));
             }
         }
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        left.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains("husk/") || line.contains("runtime.v2.task"))
-                .map(str::to_owned),
-        );
-        left
-    };
-    wait_until("nothing to be left", PATIENCE, || {
-        left().is_empty() || {
-            eprintln!("{:?}", left());
-            false
-        }
-    });
+    }
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let ours = |line: &&str| line.contains("husk/") || line.contains("runtime.v2.task");
+    left.extend(mounts.lines().filter(ours).map(str::to_owned));
+    left
 }
