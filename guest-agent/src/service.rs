@@ -13,7 +13,7 @@ use husk_protocol::{
     agent::{
         ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ListProcessesResponse,
         Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest, SetupSandboxRequest, SignalRequest,
-        StatsResponse, TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse,
+        StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse,
         UpdateRequest, WaitResponse,
     },
     agent_ttrpc::Agent,
@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
-    container::{Container, Means, Process},
+    container::{self, Container, Means, Process},
     events::Events,
     failure::{Failure, Kind},
     network,
@@ -147,6 +147,11 @@ impl Agent for Service {
             return Err(Failure::state("the sandbox was set up before").into());
         }
         *resolver = Some(sandbox::set_up(&request, self.means.forward)?);
+        Ok(Empty::new())
+    }
+
+    async fn set_sysctls(&self, _: &TtrpcContext, request: Sysctls) -> Result<Empty> {
+        container::set_sysctls(request.values)?;
         Ok(Empty::new())
     }
 

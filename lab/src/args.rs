@@ -19,7 +19,8 @@ pub(crate) enum Command {
     /// Output and exit code are the command's own; 124 means the time limit passed, 125 that the lab itself failed,
     /// 126 and 127 that the command could not be executed or found.
     Run(RunArgs),
-    /// Fetch the machine's kernel from Debian into the cache, unless it is there (`run` does it by itself).
+    /// Fetch the machine's kernel, and its emulator if need be, from Debian into the cache, unless they are there (`run` does it by
+    /// itself).
     Setup,
 }
 

@@ -94,6 +94,11 @@ fn join(command: &mut std::process::Command, cgroup: &Path) -> Result<()> {
 }
 
 impl Server {
+    /// Its process id, while it lives.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Returns when it has ended, and why it did.
     pub(crate) async fn ended(&mut self) -> String {
         // One that can't be waited for is not there.

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use husk_image::Image;
 use husk_protocol::agent::{Empty, RootFs, SetupSandboxRequest};
 use husk_vmm::config::DiskConfig;
+use oci_spec::runtime::Spec;
 
 use crate::{
     Error, Result,
@@ -74,18 +75,48 @@ pub async fn run(
     let dir = RunDir::create(dirs, request.name.as_deref())?;
     let exit_code = match request.network.joined() {
         Some(owner) => join::run(dirs, &dir, owner, base, request, &mut signals, timeline).await?,
-        None => {
-            let mut sandbox = tokio::select! {
-                sandbox = Sandbox::start(dirs, assets, request, &dir, base, timeline) => sandbox?,
-                signal = signals.fatal() => return Ok(signal.exit_code()),
-            };
-            let result = sandbox.run(request, &mut signals, timeline).await;
-            sandbox.end().await?;
-            result?
-        }
+        None => run_in_own_vm(dirs, assets, request, &dir, base, &mut signals, timeline).await?,
     };
     drop(dir);
     timeline.mark(Stage::CleanedUp);
+    Ok(exit_code)
+}
+
+async fn run_in_own_vm(
+    dirs: &Dirs,
+    assets: &Assets,
+    request: &RunRequest,
+    dir: &RunDir,
+    base: PathBuf,
+    signals: &mut Signals,
+    timeline: &mut Timeline,
+) -> Result<u8> {
+    let spec =
+        spec::build(&unpack::name(&request.image), &request.image.defaults(), &request.container, dir.id())?;
+    disk::create(dirs, dir.scratch(), request.storage_mib)?;
+    let hostname = spec.hostname().clone().unwrap_or_default();
+    // Is not stopped half-way by a signal: what was made until then would be left behind.
+    let mut network = Connection::make(dirs, dir, &hostname, request).await?;
+    let started = tokio::select! {
+        started = Sandbox::start(assets, request, dir, base, spec, &mut network, timeline) => started,
+        signal = signals.fatal() => {
+            network.close().await?;
+            return Ok(signal.exit_code());
+        }
+    };
+    let mut sandbox = match started {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            // The reason counts; what can't be undone now is found by the next start.
+            let _ = network.close().await;
+            return Err(error);
+        }
+    };
+    let result = sandbox.run(request, signals, timeline).await;
+    // Both wait for the host's kernel: at the same time.
+    let (killed, closed) = tokio::join!(sandbox.vm.kill(), network.close());
+    let exit_code = result?;
+    killed.and(closed)?;
     Ok(exit_code)
 }
 
@@ -93,26 +124,21 @@ pub async fn run(
 struct Sandbox {
     vm: Vm,
     id: String,
-    spec: oci_spec::runtime::Spec,
-    network: Connection,
+    spec: Spec,
     _join: join::Host,
 }
 
 impl Sandbox {
     async fn start(
-        dirs: &Dirs,
         assets: &Assets,
         request: &RunRequest,
         dir: &RunDir,
         base: PathBuf,
+        spec: Spec,
+        network: &mut Connection,
         timeline: &mut Timeline,
     ) -> Result<Self> {
-        let id = dir.id().to_owned();
-        let spec =
-            spec::build(&unpack::name(&request.image), &request.image.defaults(), &request.container, &id)?;
         let hostname = spec.hostname().clone().unwrap_or_default();
-        disk::create(dirs, dir.scratch(), request.storage_mib)?;
-        let mut network = Connection::make(dirs, dir, &hostname, request).await?;
         let disks = vec![DiskConfig::new(BASE, base, true), DiskConfig::new(SCRATCH, dir.scratch(), false)];
         let plan = Plan {
             vcpus: vcpus(&request.container)?,
@@ -134,7 +160,7 @@ impl Sandbox {
             return Err(vm.explain(error).await);
         }
         network.serve(&guest, dir, request.note)?;
-        Ok(Self { vm, id, spec, network, _join: join })
+        Ok(Self { vm, id: dir.id().to_owned(), spec, _join: join })
     }
 
     async fn run(
@@ -162,13 +188,6 @@ impl Sandbox {
             self.add_timings(timeline).await;
         }
         Ok(exit_code)
-    }
-
-    /// Ends the VM and takes its network away, at the same time: both wait for the host's kernel.
-    async fn end(self) -> Result<()> {
-        let Self { vm, network, .. } = self;
-        let (killed, closed) = tokio::join!(vm.kill(), network.close());
-        killed.and(closed)
     }
 
     /// Adds what VMM and guest recorded. Timings are an extra: a missing part is left out.

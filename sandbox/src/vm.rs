@@ -276,6 +276,11 @@ impl VmProcess {
         Ok(Self { child, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
     }
 
+    /// Its process id, while it lives.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Returns when it has ended, and why it did.
     pub(crate) async fn ended(&mut self) -> String {
         // One that can't be waited for is not there.

@@ -1,6 +1,6 @@
 //! Pods: containers that come and go in one VM, as containerd's shim has them.
 
-use std::{fs, io::Write, net::Shutdown, path::Path};
+use std::{fs, io::Write, net::Shutdown, path::Path, process::Command};
 
 use husk_sandbox::{
     Error,
@@ -8,7 +8,7 @@ use husk_sandbox::{
 };
 use husk_tests::{
     leftovers,
-    pod::{Home, OUTPUT, Text, bind, chain, container, exec, outcome, process, run},
+    pod::{Home, OUTPUT, Text, assets, bind, chain, container, exec, outcome, process, run},
 };
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
@@ -207,7 +207,81 @@ async fn what_cannot_be_made_leaves_nothing() {
     let created = pod.create(container("c", root.clone(), "true", &[])).await.unwrap();
     assert!(matches!(pod.create(container("c", root, "true", &[])).await, Err(Error::AlreadyExists(_))));
     drop(created);
-    let again = Pod::start(&home.dirs(), &husk_tests::pod::assets(), home.options("errors")).await;
+    let again = Pod::start(&home.dirs(), &assets(), home.options("errors")).await;
     assert!(matches!(again, Err(Error::NameInUse { .. })));
     stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_spec_says_applies_in_the_machine() {
+    let home = Home::new();
+    let pod = home.start("spec").await;
+    pod.set_sysctls([("kernel.shmmax".into(), "98765".into())].into()).await.unwrap();
+    let script = "cat /proc/sys/kernel/shmmax /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/ipv4/ip_unprivileged_port_start; \
+        ulimit -n; id -u; id -G; echo x > /file || echo read-only; stat -f -c %b /dev/shm; touch /dev/shm/x; \
+        cat /proc/self/oom_score_adj; mkdir /dev/shm/d || echo filtered; wc -c < /proc/version; echo $HOME";
+    let mounts = [json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=1m"]})];
+    let mut request = container("c", RootfsSource::Directory(home.busybox("root")), script, &mounts);
+    let mut spec = serde_json::to_value(&request.spec).unwrap();
+    spec["root"]["readonly"] = true.into();
+    spec["process"]["user"] = json!({"uid": 33, "gid": 33, "additionalGids": [33, 1001]});
+    spec["process"]["oomScoreAdj"] = 500.into();
+    spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 2000}]);
+    spec["linux"]["sysctl"] = json!({"kernel.shmmni": "1234", "fs.mqueue.msg_max": "77", "net.ipv4.ip_unprivileged_port_start": "555"});
+    spec["linux"]["maskedPaths"] = json!(["/proc/version"]);
+    spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+    request.spec = serde_json::from_value(spec).unwrap();
+    let (_, out, err) = run(&pod, request).await;
+    assert_eq!(
+        out, "98765\n1234\n77\n555\n1000\n33\n33 1001\nread-only\n256\n500\nfiltered\n0\n/tmp\n",
+        "{err}"
+    );
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_given_network_namespace_and_cgroup_are_used() {
+    let home = Home::new();
+    let name = format!("pod-{}", std::process::id());
+    let script = format!(
+        "ip netns add {name} && ip link add {name} type veth peer name eth0 netns {name} && \
+         ip addr add 10.98.7.1/24 dev {name} && ip link set {name} up && \
+         ip -n {name} addr add 10.98.7.2/24 dev eth0 && ip -n {name} link set eth0 up"
+    );
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let cgroup = Path::new("/sys/fs/cgroup").join(&name);
+    fs::create_dir(&cgroup).unwrap();
+    let mut options = home.options("given");
+    options.netns = Some(Path::new("/run/netns").join(&name));
+    options.cgroup = Some(cgroup.clone());
+    let pod = Pod::start(&home.dirs(), &assets(), options).await.map_err(|error| chain(&error)).unwrap();
+    let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    let mut programs: Vec<_> = procs
+        .lines()
+        .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned())
+        .collect();
+    // KVM's kernel thread goes where the VM is.
+    programs.retain(|name| !name.starts_with("kvm-"));
+    programs.sort();
+    assert_eq!(programs, ["husk-fs", "husk-fs", "husk-vmm"]);
+
+    let listener = tokio::net::TcpListener::bind("10.98.7.1:8099").await.unwrap();
+    let script = "ip -4 addr show eth0 | grep -c 10.98.7.2/24; echo hello | nc 10.98.7.1 8099";
+    let request = container("c", RootfsSource::Directory(home.busybox("root")), script, &[]);
+    let heard = async {
+        let (mut stream, from) = listener.accept().await.unwrap();
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+        (from.ip().to_string(), text)
+    };
+    let (ran, heard) = tokio::join!(run(&pod, request), heard);
+    assert_eq!((ran.0, ran.1.as_str()), (0, "1\n"), "{}", ran.2);
+    assert_eq!(heard, ("10.98.7.2".into(), "hello\n".into()));
+    stop(pod, &home).await;
+    // Whoever made them removes them.
+    fs::remove_dir(&cgroup).unwrap();
+    let script = format!("ip netns del {name}; ip link del {name} 2>/dev/null || true");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},
+    path::Path,
     process::Command,
 };
 
@@ -11,6 +12,7 @@ use husk_tests::{
     pod::{Home, bind, chain, container, exec, run},
     wait::PATIENCE,
 };
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_are_the_hosts_and_their_changes_arrive() {
@@ -68,7 +70,7 @@ async fn volumes_are_the_hosts_and_their_changes_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overlay_is_mounted_for_the_server_alone_and_keeps_what_was_written() {
-    let home = Home::new();
+    let home = Home::in_memory();
     let pod = home.start("overlay").await;
     // A layer over a base, and so many others that their names do not fit into one call.
     let dir = "snapshots-".repeat(8);
@@ -136,5 +138,74 @@ async fn a_disk_image_is_a_root_without_a_mount_on_the_host() {
     let check = "cat /kept; echo y > /kept || echo refused; grep -c ' / ext4 ro' /proc/mounts";
     let (_, out, err) = run(&pod, container("c", disk(true, &[]), check, &[])).await;
     assert_eq!(out, "x\nrefused\n1\n", "{err}");
+    pod.stop().await.unwrap();
+}
+
+/// A file as a block device of this machine.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Self {
+        // It may be built in.
+        let _ = Command::new("modprobe").arg("loop").status();
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    }
+
+    fn number(&self) -> (u64, u64) {
+        let number = fs::metadata(&self.0).unwrap().rdev();
+        (nix::sys::stat::major(number), nix::sys::stat::minor(number))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_that_is_allowed_is_a_disk_of_the_machine() {
+    let home = Home::in_memory();
+    let pod = home.start("block").await;
+    let file = home.path().join("disk.img");
+    fs::write(&file, "of the host").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
+    let disk = Loop::new(&file);
+    let (major, minor) = disk.number();
+    let run_with = async |access: &str, listed_only: bool, script: &str| {
+        let mut request = container(
+            "c",
+            RootfsSource::Directory(home.busybox(&format!("root-{access}{listed_only}"))),
+            script,
+            &[],
+        );
+        let mut spec = serde_json::to_value(&request.spec).unwrap();
+        spec["linux"]["devices"] =
+            json!([{"path": "/dev/xvda", "type": "b", "major": major, "minor": minor, "fileMode": 0o600}]);
+        let mut rules = vec![json!({"allow": listed_only, "access": "rwm"})];
+        if !listed_only {
+            rules.push(json!({"allow": true, "type": "b", "major": major, "minor": minor, "access": access}));
+        }
+        spec["linux"]["resources"]["devices"] = rules.into();
+        request.spec = serde_json::from_value(spec).unwrap();
+        run(&pod, request).await
+    };
+    let content = || {
+        let mut seen = [0; 12];
+        std::io::Read::read_exact(&mut fs::File::open(&disk.0).unwrap(), &mut seen).unwrap();
+        String::from_utf8_lossy(&seen).into_owned()
+    };
+    // A slot can't say that its disk is read-only: what is written is refused when it gets to the VMM.
+    let (_, out, err) = run_with("rm", false, "head -c 11 /dev/xvda; ls /dev/xvda; echo x > /dev/xvda").await;
+    assert_eq!(out, "of the host/dev/xvda\n", "{err}");
+    assert_eq!(content(), "of the host\0");
+    let (_, out, err) = run_with("rwm", false, "echo of the guest > /dev/xvda && head -c 12 /dev/xvda").await;
+    assert_eq!(out, "of the guest", "{err}");
+    assert_eq!(content(), "of the guest");
+    // As privileged containers have them: all devices of the host, and all is allowed.
+    let (_, out, err) = run_with("rwm", true, "ls /dev/xvda").await;
+    assert!(out.is_empty() && err.contains("No such file"), "{out}{err}");
     pod.stop().await.unwrap();
 }

@@ -23,9 +23,9 @@ use crate::environment;
 
 /// What a container gets of its own.
 pub const OUTPUT: StdioFlags = StdioFlags { stdin: false, stdout: true, stderr: true, terminal: false };
-const APPLETS: [&str; 22] = [
-    "cat", "chmod", "echo", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mount", "nc",
-    "ps", "readlink", "rm", "sh", "sleep", "stat", "touch", "tty", "wc",
+const APPLETS: [&str; 23] = [
+    "cat", "chmod", "echo", "grep", "head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mount",
+    "nc", "ps", "readlink", "rm", "sh", "sleep", "stat", "touch", "tty", "wc",
 ];
 
 /// A husk root, and directories of the host beside it.
@@ -49,6 +49,15 @@ impl Home {
     /// When there is no place for it.
     pub fn new() -> Self {
         let own = tempfile::Builder::new().prefix("pod-").tempdir().unwrap();
+        Self { path: own.path().to_owned(), _own: Some(own) }
+    }
+
+    /// An empty one on a tmpfs: an emulated machine's own root is an overlay, on which there can be no other.
+    ///
+    /// # Panics
+    /// When there is no place for it.
+    pub fn in_memory() -> Self {
+        let own = tempfile::Builder::new().prefix("pod-").tempdir_in("/run").unwrap();
         Self { path: own.path().to_owned(), _own: Some(own) }
     }
 

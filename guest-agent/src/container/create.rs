@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use husk_protocol::agent::RootFs;
+use husk_protocol::agent::{BlockDevice, RootFs};
 use libcontainer::{
     container::{Container, ContainerStatus, builder::ContainerBuilder},
     syscall::syscall::SyscallType,
@@ -16,7 +16,7 @@ use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
 use super::{
-    devices,
+    devices, disk,
     errors::ErrorLog,
     executor::{AgentExecutor, Confinement},
     helper::{Made, Reporter},
@@ -37,6 +37,7 @@ pub(crate) struct NewContainer {
     pub(crate) rootfs: RootFs,
     pub(crate) user: String,
     pub(crate) volumes: Vec<String>,
+    pub(crate) block_devices: Vec<BlockDevice>,
     pub(crate) ends: ChildEnds,
     /// The console socket, with a terminal.
     pub(crate) console: Option<PathBuf>,
@@ -61,7 +62,7 @@ pub(crate) struct NewProcess {
 
 /// Mounts the root, completes the spec, and makes the container, up to but not including its program's execve.
 pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, Failure> {
-    let NewContainer { id, spec_json, rootfs, user, volumes, ends, console, window } = new;
+    let NewContainer { id, spec_json, rootfs, user, volumes, block_devices, ends, console, window } = new;
     let mut spec = spec::parse(&spec_json)?;
     let bundle = paths::bundle(&id);
     shared::provide(&rootfs, &spec)?;
@@ -76,6 +77,7 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     network::apply_container_settings(&mut spec)?;
     ipc::apply_settings(&mut spec)?;
     pids::provide(&spec)?;
+    disk::add_devices(&mut spec, &block_devices)?;
     write_json(&bundle.join("config.json"), &spec)?;
     let cgroup = paths::cgroup(&id);
     make_cgroup(&cgroup)?;

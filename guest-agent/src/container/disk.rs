@@ -2,10 +2,15 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
+
+use husk_protocol::agent::BlockDevice;
+use oci_spec::runtime::{LinuxDeviceBuilder, LinuxDeviceType, Spec};
+use rustix::fs::{major, minor};
 
 use crate::failure::Failure;
 
@@ -29,6 +34,29 @@ pub(crate) fn find(serial: &str) -> Result<PathBuf, Failure> {
         thread::sleep(NOTICE_PAUSE);
     }
     Ok(device)
+}
+
+/// Gives a container disks as devices, which it may use as their nodes allow.
+pub(super) fn add_devices(spec: &mut Spec, disks: &[BlockDevice]) -> Result<(), Failure> {
+    for BlockDevice { serial, path, mode, uid, gid, .. } in disks {
+        let number = fs::metadata(find(serial)?)
+            .map_err(|e| Failure::io(format_args!("cannot use the disk with serial {serial:?}"), &e))?
+            .rdev();
+        let device = LinuxDeviceBuilder::default()
+            .path(path)
+            .typ(LinuxDeviceType::B)
+            .major(i64::from(major(number)))
+            .minor(i64::from(minor(number)))
+            .file_mode(*mode)
+            .uid(*uid)
+            .gid(*gid)
+            .build()
+            .map_err(|e| Failure::internal(e.to_string()))?;
+        if let Some(linux) = spec.linux_mut() {
+            linux.devices_mut().get_or_insert_default().push(device);
+        }
+    }
+    Ok(())
 }
 
 /// The directory in sysfs and the device node of the disk with this serial.

@@ -1,11 +1,11 @@
 //! Kernel settings of the IPC namespace in a container's OCI spec. A pod's containers share that of the machine, so they are
 //! the pod's; libcontainer refuses them for a container without a namespace of its own, since elsewhere they would be the host's.
 
-use std::{fs, io};
+use std::{collections::HashMap, fs, io};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, network};
 
 /// Settings of the namespace (ipc_namespaces(7)), as paths below /proc/sys.
 const NAMES: [&str; 8] = [
@@ -31,6 +31,21 @@ pub(super) fn apply_settings(spec: &mut Spec) -> Result<(), Failure> {
         written.map_err(|e| Failure::invalid(format!("cannot set {file} to {value:?}: {e}")))?;
     }
     Ok(())
+}
+
+/// Applies settings of the machine's namespaces, by the names that an OCI spec has for them.
+pub(crate) fn set_all(values: HashMap<String, String>) -> Result<(), Failure> {
+    let mut linux = Linux::default();
+    linux.set_sysctl(Some(values)).set_namespaces(None);
+    let mut spec = Spec::default();
+    spec.set_linux(Some(linux));
+    apply_settings(&mut spec)?;
+    network::apply_container_settings(&mut spec)?;
+    let left = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()?.keys().next());
+    match left {
+        Some(name) => Err(Failure::invalid(format!("the setting {name} is not one that containers share"))),
+        None => Ok(()),
+    }
 }
 
 fn take(spec: &mut Spec) -> Vec<(String, String)> {

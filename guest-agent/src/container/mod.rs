@@ -33,7 +33,9 @@ use husk_protocol::agent::{CreateContainerRequest, ExecRequest, ProcessInfo, Sta
 
 use nix::unistd::Pid;
 
-pub(crate) use self::{cgroup::Cgroup, disk::find as find_disk, process::Process};
+pub(crate) use self::{
+    cgroup::Cgroup, disk::find as find_disk, ipc::set_all as set_sysctls, process::Process,
+};
 use self::{
     create::{NewContainer, NewProcess},
     helper::Made,
@@ -111,6 +113,7 @@ impl Container {
             rootfs,
             user: request.user,
             volumes: request.volumes,
+            block_devices: request.block_devices,
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
             window: WindowSize::new(stdio.rows, stdio.columns),

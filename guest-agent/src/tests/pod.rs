@@ -4,14 +4,14 @@ use std::{fs, path::Path};
 
 use husk_protocol::{
     StdioKind,
-    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs},
+    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs, Sysctls},
     shared,
 };
 use nix::mount::{MsFlags, mount};
 
 use super::{
     containers::{guest_tests, message},
-    guest::{Guest, container, context, exec, id, request, sh, spec},
+    guest::{Guest, container, context, exec, id, in_guest, request, sh, spec},
 };
 
 const NONE: Option<&str> = None;
@@ -76,7 +76,7 @@ guest_tests! {
         guest.create(&shares(&id(), "echo ready; while :; do sleep 1; done")).await.unwrap();
         guest.start().await;
         assert_eq!(&read(&guest, 6).await, "ready\n");
-        let (code, out) = guest.exec(&exec("e", &["sh", "-c", "cat /proc/1/comm; sleep 1000 & exit 3"])).await.unwrap();
+        let (code, out) = guest.exec(&exec("e", &["sh", "-c", "cat /proc/1/comm; sleep 1000 >/dev/null 2>&1 & exit 3"])).await.unwrap();
         assert_eq!((code, out.as_str()), (3, "pause\n"));
         // The other sees them all.
         let other = format!("{}-b", id());
@@ -89,6 +89,24 @@ guest_tests! {
             assert!(seen.lines().any(|line| line == name), "{name}: {seen}");
         }
         guest.api.delete_container(context(), &other).await.unwrap();
+        guest.delete().await;
+    }
+
+    async fn settings_are_the_pods(guest: Guest) {
+        let set = async |name: &str, value: &str| {
+            let values = [(name.to_owned(), value.to_owned())].into();
+            guest.api.set_sysctls(context(), &Sysctls { values, ..Default::default() }).await
+        };
+        set("kernel.shmmni", "1234").await.unwrap();
+        set("net.ipv4.ip_unprivileged_port_start", "555").await.unwrap();
+        for name in ["kernel.hostname", "kernel.core_pattern", "vm.overcommit_memory", "kernel.shmmni/../x"] {
+            assert_eq!(message(set(name, "1").await).0, ttrpc::Code::INVALID_ARGUMENT, "{name}");
+        }
+        let script = "cat /proc/sys/kernel/shmmni /proc/sys/net/ipv4/ip_unprivileged_port_start";
+        let mut spec = spec(&["sh", "-c", script]);
+        spec["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);
+        spec.as_object_mut().unwrap().remove("hostname");
+        assert_eq!(guest.run(&request(&spec)).await.1, "1234\n555\n");
         guest.delete().await;
     }
 
@@ -120,7 +138,7 @@ guest_tests! {
         assert_eq!(message(forget("none").await).0, ttrpc::Code::NOT_FOUND);
         forget("yes").await.unwrap();
         assert_eq!(guest.exec(&exec("yes", &["echo", "anew"])).await.unwrap().1, "anew\n");
-        assert_eq!(message(update(&guest, "[]").await).0, ttrpc::Code::INVALID_ARGUMENT);
+        assert_eq!(message(update(&guest, "{").await).0, ttrpc::Code::INVALID_ARGUMENT);
         update(&guest, "{}").await.unwrap();
         // A container that stands still ends all the same.
         guest.api.pause(context(), &container()).await.unwrap();

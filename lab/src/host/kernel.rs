@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    env, fs,
-    fs::File,
+    fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::bzimage;
+use super::{
+    bzimage,
+    cache::{self, Cache, succeed},
+};
 
 /// The package that depends on the current kernel's package. (The cloud kernel has no 9p.)
 const META_PACKAGE: &str = "linux-image-amd64";
@@ -77,29 +79,9 @@ fn module_name(path: &str) -> String {
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
 
-/// `${HUSK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/husk}/lab`
-fn cache() -> Result<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("HUSK_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("husk")))
-        .or_else(|| set("HOME").map(|dir| dir.join(".cache/husk")))
-        .context("neither HUSK_CACHE nor HOME is set, so there is no place for the cache")?;
-    Ok(cache.join("lab"))
-}
-
-/// The cached kernel; fetched first when there is none. Safe to call from many processes at once.
-pub(crate) fn ensure() -> Result<Kernel> {
-    let cache = cache()?;
-    if let Some(kernel) = cached(&cache) {
-        return Ok(kernel);
-    }
-    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    let lock = File::create(cache.join("lock")).context("cannot create the cache's lock file")?;
-    lock.lock().context("cannot lock the cache")?;
-    match cached(&cache) {
-        Some(kernel) => Ok(kernel),
-        None => fetch(&cache).context("cannot set up the lab's kernel"),
-    }
+/// The cached kernel; fetched first when there is none.
+pub(crate) fn ensure(cache: &Cache) -> Result<Kernel> {
+    cache.ensure(cached, |cache| fetch(cache).context("cannot set up the lab's kernel"))
 }
 
 /// The link `current` names the version to use; it is made last.
@@ -110,21 +92,11 @@ fn cached(cache: &Path) -> Option<Kernel> {
 }
 
 fn fetch(cache: &Path) -> Result<Kernel> {
-    for tool in ["apt-get", "apt-cache", "dpkg", "depmod", "xz"] {
-        let there =
-            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-        ensure!(
-            there,
-            "{tool} is missing; it comes with Debian's packages apt, dpkg, kmod and xz-utils (run: make setup)"
-        );
-    }
+    cache::need(&["apt-get", "apt-cache", "dpkg", "depmod", "xz"], "packages apt, dpkg, kmod and xz-utils")?;
     let package = newest_package()?;
     let version = package.trim_start_matches("linux-image-").to_owned();
     let work = cache.join("new");
-    if work.exists() {
-        fs::remove_dir_all(&work).context("cannot remove what an earlier attempt left")?;
-    }
-    fs::create_dir(&work).with_context(|| format!("cannot create {}", work.display()))?;
+    cache::fresh_dir(&work)?;
     eprintln!("husk-lab: [1/3] downloading {package} from Debian (about 70 MB, once)");
     // As root, apt would otherwise download as a user who may not write here.
     succeed(
@@ -178,18 +150,6 @@ fn newest_package() -> Result<String> {
         .find(|word| word.starts_with("linux-image-") && *word != META_PACKAGE)
         .map(str::to_owned)
         .with_context(|| format!("apt knows no package {META_PACKAGE}; run `apt-get update` first"))
-}
-
-/// Runs a tool with its output on stderr.
-fn succeed(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .with_context(|| format!("cannot run {name}"))?;
-    ensure!(status.success(), "{name} failed ({status})");
-    Ok(())
 }
 
 #[cfg(test)]

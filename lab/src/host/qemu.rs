@@ -6,10 +6,10 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::process::CommandExt,
     },
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
@@ -19,9 +19,7 @@ use nix::{
     unistd::{Pid, getpid, getppid},
 };
 
-use super::machine::Machine;
-
-const PROGRAM: &str = "qemu-system-x86_64";
+use super::{emulator::Emulator, machine::Machine};
 
 /// A running QEMU, ended with its owner.
 #[derive(Debug)]
@@ -35,29 +33,20 @@ impl Drop for Qemu {
     }
 }
 
-/// Fails unless QEMU is installed.
-pub(crate) fn check() -> Result<()> {
-    let found = Command::new(PROGRAM).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    match found {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => bail!("{PROGRAM} --version failed ({status})"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            bail!("{PROGRAM} is not installed; run `make setup`, or install Debian's package qemu-system-x86")
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot run {PROGRAM}")),
-    }
-}
-
 impl Qemu {
     /// Starts the machine. Must be called by a thread that lives as long as the process, since QEMU dies with it.
-    pub(crate) fn start(machine: &Machine, inherited: &[&dyn AsRawFd]) -> Result<(Self, ChildStderr)> {
+    pub(crate) fn start(
+        emulator: &Emulator,
+        machine: &Machine,
+        inherited: &[&dyn AsRawFd],
+    ) -> Result<(Self, ChildStderr)> {
         let inherited: Vec<RawFd> = inherited.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
         let parent = getpid();
-        let mut command = Command::new(PROGRAM);
+        let mut command = emulator.command();
         command.args(machine.arguments()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // SAFETY: between fork and exec `prepare` only makes system calls, and neither allocates nor locks.
         unsafe { command.pre_exec(move || prepare(parent, &inherited)) };
-        let mut child = command.spawn().with_context(|| format!("cannot start {PROGRAM}"))?;
+        let mut child = command.spawn().context("cannot start QEMU")?;
         let stderr = child.stderr.take();
         let qemu = Self(child);
         Ok((qemu, stderr.context("QEMU's stderr is not a pipe")?))

@@ -22,9 +22,10 @@ use nix::sys::{
 };
 
 use super::{
-    initramfs, kernel,
+    cache::Cache,
+    emulator, initramfs, kernel,
     machine::{Descriptors, Machine},
-    qemu::{self, Qemu},
+    qemu::Qemu,
     relay::{self, Event, Tail},
 };
 use crate::{
@@ -39,11 +40,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// `husk-lab run`: gives the exit code.
 pub(crate) fn run(args: RunArgs) -> Result<u8> {
-    qemu::check()?;
     let root = directory(&args.root)?;
     let out = args.out.as_deref().map(results).transpose()?;
     let request = request(&args, &root)?;
-    let kernel = kernel::ensure()?;
+    let cache = Cache::find()?;
+    let emulator = emulator::ensure(&cache)?;
+    let kernel = kernel::ensure(&cache)?;
 
     let initramfs = in_memory("initramfs", &initramfs::build(&kernel, args.disk_size.is_some())?)?;
     let disk = args.disk_size.map(scratch_disk).transpose()?;
@@ -77,7 +79,7 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
         signals.add(signal);
     }
     signals.thread_block()?;
-    let (qemu, complaints) = Qemu::start(&machine, &inherited)?;
+    let (qemu, complaints) = Qemu::start(&emulator, &machine, &inherited)?;
     // The other ends now belong to QEMU alone, so that its end is seen here.
     drop((qemu_console, qemu_control, qemu_stdout, qemu_stderr, initramfs, disk));
 

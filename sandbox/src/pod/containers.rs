@@ -1,10 +1,10 @@
 //! What a pod's front end does with containers and their processes.
 
-use std::{future::Future, time::SystemTime};
+use std::{collections::HashMap, future::Future, time::SystemTime};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, UpdateRequest,
+    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
@@ -25,22 +25,31 @@ impl Pod {
     pub async fn create(&self, request: ContainerRequest) -> Result<Created> {
         let ContainerRequest { id, spec, rootfs, pids, stdio } = request;
         let pids = self.pid_namespace(&pids)?;
-        let spec::Guest { spec, binds } = spec::for_guest(spec, &id, pids)?;
+        let spec::Guest { spec, binds, blocks } = spec::for_guest(spec, &id, pids)?;
         {
             let mut members = self.members();
             if members.contains_key(&id) {
                 return Err(Error::AlreadyExists(format!("container {id:?} exists already")));
             }
-            members.insert(id.clone(), Member::default());
+            let shares_pids = pids != spec::Pids::Own;
+            members.insert(id.clone(), Member { shares_pids, ..Default::default() });
         }
         let created = async {
-            let rootfs = self.prepare(&id, rootfs, binds).await?;
+            let mut rootfs = self.prepare(&id, rootfs, binds).await?;
+            let mut block_devices = Vec::with_capacity(blocks.len());
+            for block in blocks {
+                let (place, device) = self.disks.attach_block(block).await?;
+                self.remember_disk(&id, &device.serial);
+                rootfs.devices.push(place);
+                block_devices.push(device);
+            }
             let expected = self.hub.expect(&id, "", stdio);
             let request = CreateContainerRequest {
                 container_id: id.clone(),
                 spec_json: json(&spec)?,
                 rootfs: Some(rootfs).into(),
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
+                block_devices,
                 ..Default::default()
             };
             let making = self.guest.agent().create_container(self.guest.soon(), &request);
@@ -94,13 +103,18 @@ impl Pod {
     }
 
     /// Returns when a process has ended and all its output is in its streams; `exec_id` is empty for the container's first.
-    /// Can be called any number of times, until the process is deleted.
+    /// Can be called any number of times, until the process is deleted. Where a container's first process does not take the others
+    /// with it, since they share a PID namespace, they are killed now.
     ///
     /// # Errors
     /// When there is no such process, or the VM ends.
     pub async fn wait(&self, id: &str, exec_id: &str) -> Result<Exit> {
         let request = process(id, exec_id);
         let ended = self.done(self.guest.agent().wait(Context::default(), &request)).await?;
+        if exec_id.is_empty() && self.members().get(id).is_some_and(|member| member.shares_pids) {
+            // As runc's shim has it. They may have ended, or the container be deleted.
+            let _ = self.signal(id, "", libc::SIGKILL.unsigned_abs(), true).await;
+        }
         Ok(Exit { code: ended.exit_code, oom_killed: ended.oom_killed, at: SystemTime::now() })
     }
 
@@ -175,6 +189,16 @@ impl Pod {
         self.done(self.guest.agent().update(self.guest.soon(), &request)).await.map(drop)
     }
 
+    /// Sets what all containers share of an OCI spec's `linux.sysctl`: settings below net, and of the IPC namespace. For those in a
+    /// sandbox's own spec; those in a container's apply by themselves.
+    ///
+    /// # Errors
+    /// When one is none of these, or the guest's kernel refuses it.
+    pub async fn set_sysctls(&self, values: HashMap<String, String>) -> Result<()> {
+        let request = Sysctls { values, ..Default::default() };
+        self.done(self.guest.agent().set_sysctls(self.guest.soon(), &request)).await.map(drop)
+    }
+
     /// Returns when something has happened. To be called by one at a time, again and again.
     ///
     /// # Errors
@@ -209,10 +233,8 @@ impl Pod {
             RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
             RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
             RootfsSource::Disk(source) => {
-                let (disk, serial) = self.disks.attach(source).await?;
-                if let Some(member) = self.members().get_mut(id) {
-                    member.disk = Some(serial);
-                }
+                let (disk, serial) = self.disks.attach_root(source).await?;
+                self.remember_disk(id, &serial);
                 (None, disk)
             }
         };
@@ -224,10 +246,16 @@ impl Pod {
     /// Takes away what the host has of a container.
     async fn forget(&self, id: &str) -> Result<()> {
         let member = self.members().remove(id).unwrap_or_default();
-        let unshared = self.share.remove(id).await;
-        match member.disk {
-            Some(serial) => unshared.and(self.disks.detach(serial).await),
-            None => unshared,
+        let mut result = self.share.remove(id).await;
+        for serial in member.disks {
+            result = result.and(self.disks.detach(serial).await);
+        }
+        result
+    }
+
+    fn remember_disk(&self, id: &str, serial: &str) {
+        if let Some(member) = self.members().get_mut(id) {
+            member.disks.push(serial.to_owned());
         }
     }
 

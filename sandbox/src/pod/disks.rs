@@ -1,9 +1,10 @@
 //! Disks of containers, which join the running VM.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
+    io,
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -11,7 +12,7 @@ use husk_protocol::agent::{self, RootFs};
 use husk_vmm::{client::Client, rate_limit::RateLimit};
 use tokio::task::spawn_blocking;
 
-use super::DiskSource;
+use super::{DiskSource, spec::Block};
 use crate::{Error, Result};
 
 /// Options of mounts of image files on a host, which mean nothing for a disk.
@@ -31,11 +32,30 @@ impl Disks {
         Self { control, count: AtomicU32::new(0) }
     }
 
-    /// Attaches a disk; returns what the agent is to be told of it, and its serial.
-    pub(super) async fn attach(&self, source: DiskSource) -> Result<(RootFs, String)> {
-        let serial = format!("root-{}", self.count.fetch_add(1, Ordering::Relaxed));
-        let (control, id) = (self.control.clone(), serial.clone());
+    /// Attaches a root's disk; returns what the agent is to be told of it, and its serial.
+    pub(super) async fn attach_root(&self, source: DiskSource) -> Result<(RootFs, String)> {
         let DiskSource { path, fs_type, mut options, read_only } = source;
+        let (device, serial) = self.attach(path, read_only).await?;
+        options.retain(|option| !HOST_OPTIONS.contains(&option.as_str()));
+        if read_only && !options.iter().any(|option| option == "ro") {
+            options.push("ro".into());
+        }
+        let disk = agent::Disk { serial: serial.clone(), fs_type, options, ..Default::default() };
+        Ok((RootFs { disk: Some(disk).into(), devices: vec![device], ..Default::default() }, serial))
+    }
+
+    /// Attaches a block device of the host; returns its place, and what the agent is to be told of it.
+    pub(super) async fn attach_block(&self, block: Block) -> Result<(String, agent::BlockDevice)> {
+        let Block { path, major, minor, read_only, mode, uid, gid } = block;
+        let (place, serial) = self.attach(node_of(major, minor)?, read_only).await?;
+        let path = path.display().to_string();
+        Ok((place, agent::BlockDevice { serial, path, mode, uid, gid, ..Default::default() }))
+    }
+
+    /// Attaches what is at `path`; returns its place and its serial.
+    async fn attach(&self, path: PathBuf, read_only: bool) -> Result<(String, String)> {
+        let serial = format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let (control, id) = (self.control.clone(), serial.clone());
         let attached = blocking(move || {
             let disk: File = OpenOptions::new()
                 .read(true)
@@ -46,13 +66,7 @@ impl Disks {
             let mut client = Client::connect(control).map_err(failed)?;
             client.attach_open_disk(&id, disk.as_fd(), read_only, RateLimit::default()).map_err(failed)
         });
-        let device = attached.await?.device;
-        options.retain(|option| !HOST_OPTIONS.contains(&option.as_str()));
-        if read_only && !options.iter().any(|option| option == "ro") {
-            options.push("ro".into());
-        }
-        let disk = agent::Disk { serial: serial.clone(), fs_type, options, ..Default::default() };
-        Ok((RootFs { disk: Some(disk).into(), devices: vec![device], ..Default::default() }, serial))
+        Ok((attached.await?.device, serial))
     }
 
     /// Detaches a disk.
@@ -64,6 +78,16 @@ impl Disks {
         })
         .await
     }
+}
+
+/// The host's node of a block device, by its number (the kernel's sysfs-block).
+fn node_of(major: i64, minor: i64) -> Result<PathBuf> {
+    let path = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/uevent"));
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    let name = name
+        .ok_or_else(|| Error::io("find a block device's name in", &path)(io::ErrorKind::NotFound.into()))?;
+    Ok(Path::new("/dev").join(name))
 }
 
 /// Runs what waits for the VMM or a file system on a thread of its own.

@@ -10,6 +10,7 @@
 
 mod containers;
 mod disks;
+mod jailed;
 mod options;
 mod share;
 mod spec;
@@ -32,7 +33,7 @@ pub use self::options::{
     ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
     ProcessInfo, RootfsSource, StdioFlags,
 };
-use self::{disks::Disks, share::Share, streams::Hub};
+use self::{disks::Disks, jailed::Jailed, share::Share, streams::Hub};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
@@ -82,12 +83,15 @@ struct Running {
 struct Member {
     /// The number of its first process, when it is made.
     pid: Option<u32>,
-    /// Its root's disk, if it has one.
-    disk: Option<String>,
+    /// Its processes are not in a PID namespace of its own, and so don't end with its first one.
+    shares_pids: bool,
+    /// Its disks.
+    disks: Vec<String>,
 }
 
 impl Pod {
-    /// Starts a pod without containers, after cleaning up what killed ones left.
+    /// Starts a pod without containers, after cleaning up what killed ones left. To be awaited to its end: what it has done to
+    /// a network namespace when it is dropped half-way is undone by the next start, or by [`clean_up`].
     ///
     /// # Errors
     /// When this is not root; when an option can't be used; when the network can't be taken over; when file system server or
@@ -218,7 +222,9 @@ async fn supervise(
             }
         }
     };
+    let jailed = Jailed::of([vm.id(), server.id()]);
     let (vm, server) = tokio::join!(vm.kill(), server.kill());
+    jailed.gone().await;
     end.send_replace(Some(reason.into()));
     vm.and(server)
 }

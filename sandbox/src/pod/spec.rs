@@ -9,14 +9,16 @@
 //! | mount, cgroup, user and time namespaces | the container's own |
 //! | cgroup's path, hooks, `AppArmor`'s and `SELinux`'s labels, Intel RDT, NUMA and CPU placement | left out: they are about the host |
 //! | limits of memory, CPU time and processes | as they are, in the guest's cgroup; those of huge pages, disks and networks are left out |
-//! | character devices | as they are; block devices are left out: the guest has other ones |
+//! | character devices | as they are |
+//! | block devices | those that a rule allows by their number become disks of the VM, with the guest's number; others, as privileged containers have them all, are left out |
 //! | user, capabilities, seccomp, rlimits, sysctls, masked paths, OOM score | as they are |
 
 use std::path::{Path, PathBuf};
 
 use husk_protocol::shared;
 use oci_spec::runtime::{
-    Linux, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxResources, Mount, Process, Spec,
+    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
+    LinuxResources, Mount, Process, Spec,
 };
 
 use crate::{Error, Result};
@@ -28,6 +30,8 @@ const SHARED_MEMORY_SOURCE: &str = "shm";
 /// What a mount of a file system in the guest may be.
 const GUEST_FILESYSTEMS: [&str; 8] =
     ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs"];
+/// The mode of a device's node, if the spec has none.
+const DEVICE_MODE: u32 = 0o660;
 /// Limits that a cgroup of the guest knows begin so.
 const CONTROLLERS: [&str; 3] = ["cpu.", "memory.", "pids."];
 
@@ -38,6 +42,23 @@ pub(super) struct Guest {
     pub(super) spec: Spec,
     /// What is shared with it for this.
     pub(super) binds: Vec<Bind>,
+    /// What it gets as disks.
+    pub(super) blocks: Vec<Block>,
+}
+
+/// A block device of the host that a container may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Where it is in the container.
+    pub(super) path: PathBuf,
+    pub(super) major: i64,
+    pub(super) minor: i64,
+    /// The container may not write to it.
+    pub(super) read_only: bool,
+    /// Mode and owners of its node.
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
 }
 
 /// A bind mount, whose source is on the host. The n-th is expected at `<container>/mounts/<n>`.
@@ -81,6 +102,7 @@ pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids) -> Resul
     let (Some(process), Some(linux)) = (spec.process().clone(), spec.linux().clone()) else {
         return Err(Error::InvalidOption("the OCI runtime spec has no process or no linux section".into()));
     };
+    let blocks = blocks(&linux);
     let mut binds = Vec::new();
     let mounts = spec.mounts().clone().unwrap_or_default();
     let mounts = mounts.into_iter().map(|mount| mount_for_guest(mount, container_id, &mut binds));
@@ -91,7 +113,7 @@ pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids) -> Resul
         .set_hooks(None)
         .set_hostname(None)
         .set_domainname(None);
-    Ok(Guest { spec, binds })
+    Ok(Guest { spec, binds, blocks })
 }
 
 /// Rewrites a process.
@@ -107,6 +129,11 @@ pub(super) fn resources_for_guest(mut resources: LinuxResources) -> LinuxResourc
     if let Some(mut cpu) = resources.cpu().clone() {
         cpu.set_cpus(None).set_mems(None).set_realtime_period(None).set_realtime_runtime(None);
         resources.set_cpu(Some(cpu));
+    }
+    // Their numbers are the host's.
+    if let Some(mut rules) = resources.devices().clone() {
+        rules.retain(|rule| !is_about_a_block_device(rule));
+        resources.set_devices(Some(rules));
     }
     if let Some(mut unified) = resources.unified().clone() {
         unified.retain(|file, _| CONTROLLERS.iter().any(|controller| file.starts_with(controller)));
@@ -134,6 +161,39 @@ fn linux_for_guest(mut linux: Linux, pids: Pids) -> Linux {
         .set_memory_policy(None)
         .set_net_devices(None);
     linux
+}
+
+/// The block devices that are allowed one by one. A privileged container's spec lists all that the host has, and allows all at
+/// once: those stay outside.
+fn blocks(linux: &Linux) -> Vec<Block> {
+    let rules =
+        linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let allowed = |device: &LinuxDevice| {
+        let (major, minor) = (Some(device.major()), Some(device.minor()));
+        let is_it = |rule: &&LinuxDeviceCgroup| {
+            is_about_a_block_device(rule) && rule.allow() && rule.major() == major && rule.minor() == minor
+        };
+        // The last rule counts.
+        rules.iter().rfind(is_it)
+    };
+    let block = |device: &LinuxDevice| {
+        let writable = allowed(device)?.access().as_deref().is_none_or(|access| access.contains('w'));
+        Some(Block {
+            path: device.path().clone(),
+            major: device.major(),
+            minor: device.minor(),
+            read_only: !writable,
+            mode: device.file_mode().unwrap_or(DEVICE_MODE),
+            uid: device.uid().unwrap_or_default(),
+            gid: device.gid().unwrap_or_default(),
+        })
+    };
+    let devices = linux.devices().iter().flatten();
+    devices.filter(|device| device.typ() == LinuxDeviceType::B).filter_map(block).collect()
+}
+
+fn is_about_a_block_device(rule: &LinuxDeviceCgroup) -> bool {
+    rule.typ() == Some(LinuxDeviceType::B) && rule.major().is_some()
 }
 
 fn namespaces(given: &[LinuxNamespace], pids: Pids) -> Vec<LinuxNamespace> {
@@ -252,8 +312,8 @@ mod tests {
 
     #[test]
     fn what_is_the_hosts_goes_and_the_rest_stays() {
-        let Guest { spec, binds } = for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
-        assert!(binds.is_empty());
+        let Guest { spec, binds, blocks } = for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
+        assert!(binds.is_empty() && blocks.is_empty());
         let json = serde_json::to_value(&spec).unwrap();
         assert_eq!(json["root"]["readonly"], true);
         for gone in ["hostname", "domainname", "hooks"] {
@@ -282,6 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn block_devices_that_are_allowed_by_number_become_disks() {
+        let mut spec = serde_json::to_value(host_spec(&json!([]))).unwrap();
+        let device = |path: &str, minor: u32| json!({"path": path, "type": "b", "major": 8, "minor": minor, "fileMode": 384});
+        let rule = |allow: bool, minor: u32, access: &str| json!({"allow": allow, "type": "b", "major": 8, "minor": minor, "access": access});
+        spec["linux"]["devices"] =
+            json!([device("/dev/xvda", 16), device("/dev/ro", 32), device("/dev/sda", 0)]);
+        let everything = json!({"allow": true, "access": "rwm"});
+        spec["linux"]["resources"]["devices"] =
+            json!([everything, rule(true, 16, "rwm"), rule(true, 32, "rm"), rule(false, 0, "rwm")]);
+        let Guest { spec, blocks, .. } =
+            for_guest(serde_json::from_value(spec).unwrap(), "c", Pids::Own).unwrap();
+        let found: Vec<_> =
+            blocks.iter().map(|b| (b.path.to_str().unwrap(), b.minor, b.read_only, b.mode)).collect();
+        assert_eq!(found, [("/dev/xvda", 16, false, 384), ("/dev/ro", 32, true, 384)]);
+        let linux = serde_json::to_value(spec.linux()).unwrap();
+        assert_eq!((&linux["devices"], &linux["resources"]["devices"]), (&json!([]), &json!([everything])));
+    }
+
+    #[test]
     fn only_pids_mounts_cgroups_and_users_are_a_containers_own() {
         use LinuxNamespaceType::{Cgroup, Mount, Pid, User};
         for (pids, path) in
@@ -304,7 +383,7 @@ mod tests {
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
             {"destination": "/dev/shm", "type": "bind", "source": "/volumes/memory", "options": ["rbind"]},
         ]);
-        let Guest { spec, binds } = for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
+        let Guest { spec, binds, .. } = for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
         let json = serde_json::to_value(spec.mounts()).unwrap();
         let sources: Vec<&str> =
             json.as_array().unwrap().iter().map(|mount| mount["source"].as_str().unwrap()).collect();
