@@ -15,7 +15,7 @@ packages=(
     # images and registries for demo and tests
     mmdebstrap uidmap skopeo docker-registry apache2-utils openssl python3 zstd
     # checks and tests
-    g++ procps shellcheck iproute2 nftables containernetworking-plugins
+    g++ procps shellcheck iproute2 nftables containernetworking-plugins passt
     # benchmarks
     iperf3
 )

@@ -1,6 +1,6 @@
 //! Networks for who is not root: `husk run` runs itself again under `pasta`, where the package passt is installed.
 
-use std::{env, os::unix::process::CommandExt};
+use std::{collections::BTreeSet, env, os::unix::process::CommandExt};
 
 use anyhow::{Context, bail};
 use husk_network::{
@@ -32,7 +32,9 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
         // It has published the ports, and its namespace is the network.
         let tcp = std::mem::take(&mut options.publish).into_iter();
         let tcp = tcp.filter(|port| port.protocol == PortProtocol::Tcp).map(|port| port.container_port);
-        options.mode = NetworkMode::Pasta(tcp.collect());
+        // Several ports of the host may lead to one.
+        let tcp: BTreeSet<u16> = tcp.collect();
+        options.mode = NetworkMode::Pasta(tcp.into_iter().collect());
         return Ok(());
     }
     if privilege::is_root() {

@@ -124,7 +124,7 @@ impl Networks {
 
         let connected = rules
             .admit(&network, &lease, &leases.leases)
-            .and_then(|()| links.plug(&lease, link::index(&lease.tap)?, bridge, network.mtu));
+            .and_then(|()| links.plug(&lease, link::index(&lease.tap)?, bridge, &network));
         let attachment = Attachment { networks: self.clone(), network, lease };
         if let Err(error) = connected {
             // The reason counts; what can't be undone now is undone by the next repair.

@@ -111,11 +111,13 @@ impl Links {
     /// Plugs a tap into a bridge, and switches it on.
     ///
     /// The bridge is told where the guest's address is, learns nothing from what it sends, and sends it nothing that is for
-    /// others. The host is told the guest's Ethernet address, too.
-    pub(crate) fn plug(&self, lease: &Lease, tap: u32, bridge: u32, mtu: u32) -> Result<()> {
+    /// others. The host is told the guest's Ethernet address, too. The tap's own is the bridge's: the host answers to no
+    /// other on the bridge.
+    pub(crate) fn plug(&self, lease: &Lease, tap: u32, bridge: u32, network: &Definition) -> Result<()> {
         let mut request = Request::default();
         request.add("plug in interface", RTM_NEWLINK, 0, &link_header(tap, IFF_UP, IFF_UP), |attrs| {
-            attrs.u32(IFLA_MTU, mtu);
+            attrs.bytes(IFLA_ADDRESS, &network.gateway_mac().octets());
+            attrs.u32(IFLA_MTU, network.mtu);
             attrs.u32(IFLA_MASTER, bridge);
         });
         request.add("set up bridge port", RTM_NEWLINK, 0, &link_header(tap, 0, 0), |attrs| {

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    io::Read,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -11,8 +10,8 @@ use husk_tests::{
     environment::{BUSYBOX, image},
     husk::{Husk, shell_args},
     leftovers,
-    process::Running,
-    wait::{PATIENCE, wait_for, wait_until},
+    talk::ask,
+    wait::{PATIENCE, wait_until},
     world::{OUTSIDE, World, shell},
 };
 use nix::{
@@ -62,32 +61,9 @@ fn leased() -> Vec<PathBuf> {
     found
 }
 
-/// What a server at this address says, as soon as it is there.
-fn ask(address: Ipv4Addr, port: u16) -> String {
-    let try_to_ask = || {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address.into(), port), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map(|_| text)
-    };
-    wait_for("an answer", PATIENCE, || try_to_ask().ok().filter(|text| !text.is_empty()))
-}
-
-fn start(husk: &Husk, options: &[&str], script: &str) -> Running {
-    let options = [&["-i"], options].concat();
-    let mut running = husk.start(shell_args(&options, &format!("{script}\necho ready; cat >/dev/null")));
-    running.wait_for_out("ready");
-    running
-}
-
-fn end(mut running: Running) {
-    running.close_stdin();
-    running.finish().expect_code(0);
-}
-
 #[test]
 fn debians_plugins_make_networks_that_work() {
-    let (_world, husk) = (World::new(), Husk::new());
+    let (_world, husk) = (World::new(), Husk::with_network());
     let _dirs = own_directories();
     let bridge = json!({"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "mtu": 1400,
                         "ipam": host_local("10.88.0.0/24")});
@@ -115,7 +91,7 @@ fn debians_plugins_make_networks_that_work() {
     husk.shell(&["--network", "cni:bridged", "--network", "cni:direct"], both).expect_out("eth0 eth1 lo ");
 
     let serve = "nc -ll -p 80 -e echo served &";
-    let web = start(&husk, &["--network", "cni:bridged", "-p", "8080:80"], serve);
+    let web = husk.start_living(&["--network", "cni:bridged", "-p", "8080:80"], serve);
     assert_eq!(ask(Ipv4Addr::LOCALHOST, 8080), "served\n");
     assert_eq!(leased().len(), 1);
     web.signal(Signal::SIGKILL);
@@ -130,7 +106,7 @@ fn debians_plugins_make_networks_that_work() {
 
 #[test]
 fn failing_plugins_leave_nothing() {
-    let (_world, husk) = (World::new(), Husk::new());
+    let (_world, husk) = (World::new(), Husk::with_network());
     let dirs = own_directories();
     let bridge = json!({"type": "bridge", "bridge": "cni0", "ipam": host_local("10.88.0.0/24")});
     configure("half", &json!([bridge, {"type": "tuning", "sysctl": {"net.ipv4.conf.none.such": "1"}}]));
@@ -158,7 +134,7 @@ fn failing_plugins_leave_nothing() {
 
 #[test]
 fn a_prepared_namespace_is_taken_over() {
-    let (_world, husk) = (World::new(), Husk::new());
+    let (_world, husk) = (World::new(), Husk::with_network());
     let _dirs = own_directories();
     shell(
         "ip netns add pod
@@ -211,7 +187,7 @@ fn a_prepared_namespace_is_taken_over() {
     pod.write(b"go\n");
     pod.wait_for_out("in1 10.51.0.2/24");
     assert!(pod.out().contains("in0 10.50.0.2/24\nin0 10.50.0.3/24\n"), "{}", pod.out());
-    end(pod);
+    pod.end();
     // The namespace is its owner's again, as it was.
     let left = shell("ip -n pod -o link; tc -n pod qdisc show dev in0; ip -n pod -4 -o address show in0");
     assert!(!left.contains("ingress") && !left.contains("tap") && left.contains("10.50.0.2/24"), "{left}");

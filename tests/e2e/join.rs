@@ -11,15 +11,7 @@ use nix::sys::signal::Signal;
 
 /// A container called `owner` that runs until its input ends.
 fn start_owner(husk: &Husk, script: &str) -> Running {
-    let script = format!("{script}\necho ready; cat >/dev/null");
-    let mut owner = husk.start(shell_args(&["-i", "--name", "owner", "--hostname", "the-owner"], &script));
-    owner.wait_for_out("ready");
-    owner
-}
-
-fn end(mut owner: Running) {
-    owner.close_stdin();
-    owner.finish().expect_code(0);
+    husk.start_living(&["--name", "owner", "--hostname", "the-owner"], script)
 }
 
 #[test]
@@ -45,7 +37,7 @@ fn a_joined_container_shares_the_network_and_nothing_else() {
     ];
     let output = husk.run_with_input(python, b"fed\n".to_vec()).expect_code(7);
     assert_eq!(output.out(), "fed\n");
-    end(owner);
+    owner.end();
     husk.assert_nothing_left();
 }
 
@@ -65,7 +57,7 @@ fn many_come_and_go_and_as_many_as_fit_at_once() {
         }
     }
     assert_eq!(leftovers::vmms(husk.root()).len(), vmms);
-    end(owner);
+    owner.end();
     husk.assert_nothing_left();
 }
 
@@ -84,7 +76,7 @@ fn a_killed_guest_is_cleaned_up_by_its_host() {
     wait_until("the killed ones' places", PATIENCE, || {
         husk.shell(&["--network", "container:owner"], "true").code == 0
     });
-    end(owner);
+    owner.end();
     husk.assert_nothing_left();
 }
 

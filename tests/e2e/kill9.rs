@@ -64,7 +64,7 @@ fn while_pulling_then_the_next_pull_goes_on_where_it_stopped() {
 fn while_unpacking_then_the_next_run_unpacks_anew() {
     let husk = Husk::fresh();
     let registry = FakeRegistry::start();
-    let (image, _) = Image::of_prepared(BUSYBOX).file("noise", &noise(100 << 20));
+    let (image, _) = Image::of_prepared(BUSYBOX).file("noise", &noise(32 << 20));
     let (manifest, blobs) = image.finish();
     registry.add("noisy", &manifest, blobs);
 
@@ -76,7 +76,7 @@ fn while_unpacking_then_the_next_run_unpacks_anew() {
     kill_husk(&husk, running);
 
     let script = "wc -c </noise; rm /noise; echo gone";
-    husk.run(["run", &registry.image("noisy"), "sh", "-c", script]).expect_out("104857600\ngone\n");
+    husk.run(["run", &registry.image("noisy"), "sh", "-c", script]).expect_out("33554432\ngone\n");
     husk.assert_nothing_left();
 }
 

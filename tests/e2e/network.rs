@@ -11,8 +11,8 @@ use husk_tests::{
     environment::{PYTHON, image},
     husk::{Husk, shell_args},
     leftovers,
-    process::Running,
-    wait::{PATIENCE, wait_for, wait_until},
+    talk::{ask, try_to_ask},
+    wait::{PATIENCE, wait_until},
     world::{HOST, HOST6, OUTSIDE, OUTSIDE6, World, shell},
 };
 use nix::sys::signal::Signal;
@@ -23,35 +23,9 @@ const SERVE: &str = "nc -ll -p 80 -e echo served &";
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOCALHOST6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A container that does something until its input ends.
-fn start(husk: &Husk, options: &[&str], script: &str) -> Running {
-    let options = [&["-i"], options].concat();
-    let mut running = husk.start(shell_args(&options, &format!("{script}\necho ready; cat >/dev/null")));
-    running.wait_for_out("ready");
-    running
-}
-
-fn end(mut running: Running) {
-    running.close_stdin();
-    running.finish().expect_code(0);
-}
-
 fn inspect(husk: &Husk, network: &str) -> Value {
     let output = husk.run(["network", "inspect", network]).expect_code(0);
     serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
-}
-
-/// What a server at this address says, as soon as it is there.
-fn ask(address: IpAddr, port: u16) -> String {
-    wait_for("an answer", PATIENCE, || try_to_ask(address, port).ok().filter(|text| !text.is_empty()))
-}
-
-fn try_to_ask(address: IpAddr, port: u16) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Sends back what arrives, on TCP to the end of one connection, on UDP for so many datagrams.
@@ -74,7 +48,7 @@ fn echo(address: IpAddr, port: u16, datagrams: usize) {
 
 #[test]
 fn a_container_reaches_the_world_which_sees_the_host() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     let seen = world.outside_thread(|| {
         let listener = TcpListener::bind((OUTSIDE, 7000)).unwrap();
         listener.accept().unwrap().1.ip()
@@ -105,7 +79,7 @@ print(s.recv(99)[-5:].decode())"
 
 #[test]
 fn traffic_of_all_sorts_arrives_whole() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     let sizes = [1, 1400, 1473, 9000, 60_000];
     let servers = [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)]
         .map(|address| world.outside_thread(move || echo(address, 7000, sizes.len())));
@@ -136,7 +110,7 @@ for address in ('{OUTSIDE}', '{OUTSIDE6}'):
 
 #[test]
 fn published_ports_lead_to_the_container_from_everywhere() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     let server = "import socket, sys, threading
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 udp.bind(('', 53))
@@ -184,13 +158,13 @@ sys.stdin.read()
     assert_eq!(ask(LOCALHOST, random[0].parse().unwrap()), "served\n");
     // What is published on loopback is for the host alone.
     let port = random[0].parse().unwrap();
-    assert!(world.outside_thread(move || try_to_ask(HOST.into(), port).is_err()).join().unwrap());
+    assert!(world.outside_thread(move || try_to_ask(HOST, port).is_err()).join().unwrap());
 
     let vmms = leftovers::vmms(husk.root()).len();
     let taken = husk.shell(&["-p", "8080:80"], "true");
     taken.expect_failure(125, &["port 8080/tcp", "in use"]);
     assert_eq!(leftovers::vmms(husk.root()).len(), vmms);
-    end(container);
+    container.end();
     assert!(try_to_ask(LOCALHOST, 8080).is_err());
     husk.assert_nothing_left();
     world.assert_no_network_left();
@@ -198,8 +172,8 @@ sys.stdin.read()
 
 #[test]
 fn unpublished_ports_are_out_of_reach_from_outside() {
-    let (world, husk) = (World::new(), Husk::new());
-    let container = start(&husk, &["--ip", "10.208.0.77"], SERVE);
+    let (world, husk) = (World::new(), Husk::with_network());
+    let container = husk.start_living(&["--ip", "10.208.0.77"], SERVE);
     let address: IpAddr = Ipv4Addr::new(10, 208, 0, 77).into();
     assert_eq!(ask(address, 80), "served\n");
     // Even for who knows the way.
@@ -208,17 +182,17 @@ fn unpublished_ports_are_out_of_reach_from_outside() {
         TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(3)).is_ok()
     });
     assert!(!reached.join().unwrap());
-    end(container);
+    container.end();
     husk.assert_nothing_left();
 }
 
 #[test]
 fn containers_on_a_network_find_each_other_and_others_do_not() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     for name in ["front", "back"] {
         husk.run(["network", "create", name]).expect_code(0);
     }
-    let web = start(&husk, &["--name", "web", "--network", "name=front,alias=www"], SERVE);
+    let web = husk.start_living(&["--name", "web", "--network", "name=front,alias=www"], SERVE);
     let both = ["--network", "front", "--network", "back"];
     let get = |name: &str| format!("nc -w 60 {name} 80 </dev/null || echo unreached");
     husk.shell(&both, &get("web")).expect_out("served\n");
@@ -237,14 +211,14 @@ fn containers_on_a_network_find_each_other_and_others_do_not() {
         "echo ready; read line; until nc -w 60 later 80 </dev/null; do sleep 0.1; done",
     ));
     early.wait_for_out("ready");
-    let later = start(&husk, &["--name", "later", "--network", "front"], SERVE);
+    let later = husk.start_living(&["--name", "later", "--network", "front"], SERVE);
     early.write(b"go\n");
     early.wait_for_out("served");
     early.finish().expect_code(0);
-    end(later);
+    later.end();
 
     husk.run(["network", "rm", "front"]).expect_code(1);
-    end(web);
+    web.end();
     husk.run(["network", "rm", "front", "back"]).expect_out("removed front\nremoved back\n");
     husk.assert_nothing_left();
     world.assert_no_network_left();
@@ -252,9 +226,9 @@ fn containers_on_a_network_find_each_other_and_others_do_not() {
 
 #[test]
 fn an_internal_network_has_no_way_out() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     husk.run(["network", "create", "--internal", "--subnet", "10.99.0.0/24", "inside"]).expect_code(0);
-    let web = start(&husk, &["--network", "inside", "--ip", "10.99.0.9"], SERVE);
+    let web = husk.start_living(&["--network", "inside", "--ip", "10.99.0.9"], SERVE);
     let script = format!(
         "nc -w 60 10.99.0.9 80 </dev/null; ping -c 1 -w 2 -q {OUTSIDE} >/dev/null 2>&1 || echo unreached"
     );
@@ -262,14 +236,14 @@ fn an_internal_network_has_no_way_out() {
     husk.shell(&["--network", "inside", "--ip", "10.99.0.9"], "true")
         .expect_failure(125, &["10.99.0.9", "in use"]);
     husk.shell(&["--network", "inside", "--ip", "10.98.0.9"], "true").expect_failure(125, &["10.98.0.9"]);
-    end(web);
+    web.end();
     husk.assert_nothing_left();
     world.assert_no_network_left();
 }
 
 #[test]
 fn bad_networks_are_refused() {
-    let (_world, husk) = (World::new(), Husk::new());
+    let (_world, husk) = (World::new(), Husk::with_network());
     husk.run(["network", "create", "--subnet", "10.7.0.0/30", "tiny"]).expect_code(0);
     for (args, parts) in [
         (&["create", "tiny"][..], &["tiny", "exists"][..]),
@@ -284,16 +258,16 @@ fn bad_networks_are_refused() {
     }
     husk.shell(&["--network", "nowhere"], "true").expect_failure(125, &["nowhere"]);
     husk.shell(&["--network", "host"], "true").expect_code(125);
-    let container = start(&husk, &["--network", "tiny"], "");
+    let container = husk.start_living(&["--network", "tiny"], "");
     husk.shell(&["--network", "tiny"], "true").expect_failure(125, &["tiny", "no free address"]);
-    end(container);
+    container.end();
     husk.assert_nothing_left();
 }
 
 #[test]
 fn a_spoofing_container_is_not_heard() {
-    let (world, husk) = (World::new(), Husk::new());
-    let victim = start(&husk, &["--ip", "10.208.0.5"], "");
+    let (world, husk) = (World::new(), Husk::with_network());
+    let victim = husk.start_living(&["--ip", "10.208.0.5"], "");
     let heard = world.outside_thread(|| {
         let socket = UdpSocket::bind((OUTSIDE, 7000)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -335,13 +309,13 @@ s.sendto(b'end', ('{OUTSIDE}', 7000))
     let neighbour = shell("ip neighbour show 10.208.0.5");
     let mac = inspect(&husk, "default")["containers"][0]["mac"].as_str().unwrap().to_owned();
     assert!(neighbour.is_empty() || neighbour.contains(&mac), "{neighbour}");
-    end(victim);
+    victim.end();
     husk.assert_nothing_left();
 }
 
 #[test]
 fn a_limit_of_bandwidth_holds() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     let server = world.outside_thread(|| echo(OUTSIDE.into(), 7000, 0));
     let script = format!("head -c 300000 /dev/zero | nc {OUTSIDE} 7000 | wc -c; echo done; cat");
     let mut container =
@@ -361,12 +335,12 @@ fn a_limit_of_bandwidth_holds() {
         assert!(throttled.is_some_and(|count| count > 0), "{direction} {metrics}");
     }
     server.join().unwrap();
-    end(container);
+    container.end();
 }
 
 #[test]
 fn a_firewall_that_drops_is_named_with_what_helps() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     shell(
         "nft add table ip theirs
          nft add chain ip theirs forward '{ type filter hook forward priority 0; policy drop; }'",
@@ -386,29 +360,11 @@ fn a_firewall_that_drops_is_named_with_what_helps() {
 }
 
 #[test]
-fn twenty_start_at_once() {
-    let (world, husk) = (World::new(), Husk::new());
-    let script = "ip -o -4 address show eth0 | awk '{print $4}'; ping -c 1 -w 100 -q 192.0.2.2 >/dev/null && echo ready; cat >/dev/null";
-    let options = ["-i", "-m", "64m", "--boot-timeout", "600"];
-    let mut all: Vec<Running> = (0..20).map(|_| husk.start(shell_args(&options, script))).collect();
-    all.iter_mut().for_each(|running| running.wait_for_out("ready"));
-    let mut addresses: Vec<String> =
-        all.iter().map(|running| running.out().lines().next().unwrap().into()).collect();
-    addresses.sort();
-    addresses.dedup();
-    assert_eq!(addresses.len(), 20);
-    assert_eq!(inspect(&husk, "default")["containers"].as_array().unwrap().len(), 20);
-    all.into_iter().for_each(end);
-    husk.assert_nothing_left();
-    world.assert_no_network_left();
-}
-
-#[test]
 fn what_a_kill_leaves_is_repaired() {
-    let (world, husk) = (World::new(), Husk::new());
+    let (world, husk) = (World::new(), Husk::with_network());
     husk.run(["network", "create", "mine"]).expect_code(0);
     for network in ["default", "mine"] {
-        let killed = start(&husk, &["--network", network, "-p", "8080:80"], SERVE);
+        let killed = husk.start_living(&["--network", network, "-p", "8080:80"], SERVE);
         killed.signal(Signal::SIGKILL);
         killed.finish().expect_code(137);
         wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());
@@ -417,7 +373,7 @@ fn what_a_kill_leaves_is_repaired() {
     // The next that starts, on whatever network, takes away what is left on all.
     husk.shell(&["-p", "8080:80"], "true").expect_code(0);
     world.assert_no_network_left();
-    let killed = start(&husk, &["--network", "mine"], "");
+    let killed = husk.start_living(&["--network", "mine"], "");
     killed.signal(Signal::SIGKILL);
     killed.finish().expect_code(137);
     wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());

@@ -1,7 +1,7 @@
 //! The `husk` command with a root of its own.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -17,11 +17,14 @@ use crate::{
 };
 
 /// husk with a root of its own: nothing that other tests do is seen, and whatever is left is this test's.
+///
+/// `husk run` without a word about networks has none here, which is quicker: see [`Husk::with_network`].
 #[derive(Debug)]
 pub struct Husk {
     bin: PathBuf,
     root: TempDir,
     env: Vec<(String, String)>,
+    has_network: bool,
 }
 
 impl Husk {
@@ -46,7 +49,15 @@ impl Husk {
     pub fn fresh() -> Self {
         // A short path: unix sockets lie in it.
         let root = tempfile::Builder::new().prefix("husk-").tempdir().unwrap();
-        Self { bin: environment::bin(), root, env: Vec::new() }
+        Self { bin: environment::bin(), root, env: Vec::new(), has_network: false }
+    }
+
+    /// With the prepared images, for a test of networks: containers have the default one as they have it for users.
+    ///
+    /// # Panics
+    /// When the root can't be made.
+    pub fn with_network() -> Self {
+        Self { has_network: true, ..Self::new() }
     }
 
     /// From now on, runs the `husk` in another directory.
@@ -84,7 +95,14 @@ impl Husk {
     /// A `husk` command that has not been started.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(self.binary());
-        self.prepare(command.args(args));
+        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let speaks_of_networks = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--network");
+        let (verb, rest) = args.split_at(args.len().min(1));
+        command.args(verb);
+        if verb == ["run"] && !self.has_network && !rest.iter().any(speaks_of_networks) {
+            command.args(["--network", "none"]);
+        }
+        self.prepare(command.args(rest));
         command
     }
 
@@ -126,6 +144,14 @@ impl Husk {
     /// Starts a shell script in a busybox container.
     pub fn start_shell(&self, options: &[&str], script: &str) -> Running {
         self.start(shell_args(options, script))
+    }
+
+    /// Starts a busybox container that runs a shell script and then lives until its input ends; returns when it does.
+    pub fn start_living(&self, options: &[&str], script: &str) -> Running {
+        let options = [&["-i"], options].concat();
+        let mut running = self.start_shell(&options, &format!("{script}\necho ready; cat >/dev/null"));
+        running.wait_for_out("ready");
+        running
     }
 
     /// Runs a shell script in a busybox container.

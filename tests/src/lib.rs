@@ -15,6 +15,7 @@ pub mod oci;
 pub mod pod;
 pub mod process;
 pub mod pty;
+pub mod talk;
 pub mod vm;
 pub mod wait;
 pub mod world;

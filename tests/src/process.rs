@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -115,14 +115,18 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 
-    fn wait_for(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+    /// Whether `text` has come before the time was over.
+    fn wait_for(&self, text: &str, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         let mut bytes = self.bytes.lock().unwrap();
         while !String::from_utf8_lossy(&bytes).contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited for {text:?}, got {:?}", String::from_utf8_lossy(&bytes));
+            if left.is_zero() {
+                return false;
+            }
             bytes = self.changed.wait_timeout(bytes, left).unwrap().0;
         }
+        true
     }
 }
 
@@ -223,7 +227,16 @@ impl Running {
     /// # Panics
     /// When that takes too long, or nobody collects it.
     pub fn wait_for_out(&mut self, text: &str) {
-        self.stdout.as_ref().unwrap().0.wait_for(text);
+        self.wait_for_out_within(text, PATIENCE);
+    }
+
+    /// Waits for so long until standard output holds `text`.
+    ///
+    /// # Panics
+    /// When that takes longer, or nobody collects it.
+    pub fn wait_for_out_within(&mut self, text: &str, limit: Duration) {
+        let came = self.stdout.as_ref().unwrap().0.wait_for(text, limit);
+        assert!(came, "waited for {text:?}, got {:?}, and on stderr {:?}", self.out(), self.err());
     }
 
     /// Waits until standard error holds `text`.
@@ -231,7 +244,8 @@ impl Running {
     /// # Panics
     /// When that takes too long, or nobody collects it.
     pub fn wait_for_err(&mut self, text: &str) {
-        self.stderr.as_ref().unwrap().0.wait_for(text);
+        let came = self.stderr.as_ref().unwrap().0.wait_for(text, PATIENCE);
+        assert!(came, "waited for {text:?}, got {:?}", self.err());
     }
 
     /// Sends a signal.
@@ -250,7 +264,16 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end.
+    /// Ends its input, upon which it has to end by itself, with exit code 0.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn end(self) {
+        self.finish().expect_code(0);
+    }
+
+    /// Ends its input, and waits for its end.
     ///
     /// # Panics
     /// When it does not end in time.

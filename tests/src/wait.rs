@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Long enough for anything that works, in an emulated machine with other tests running.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 const INTERVAL: Duration = Duration::from_millis(10);
 

@@ -15,6 +15,7 @@ const META_OIFNAME: u32 = 7;
 const META_IIFNAME: u32 = 6;
 const META_IIFTYPE: u32 = 8;
 const META_NFPROTO: u32 = 15;
+const META_PKTTYPE: u32 = 19;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
@@ -24,6 +25,10 @@ const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 const ARPHRD_ETHER: u16 = 1;
+
+const SECOND: u64 = 1;
+const LIMIT_PACKETS: u32 = 0;
+const LIMIT_OVER: u32 = 1;
 
 /// The first register of 4 bytes; the others follow.
 const REGISTER: u32 = 8;
@@ -50,6 +55,13 @@ pub(super) enum Header {
     Link = 0,
     Network = 1,
     Transport = 2,
+}
+
+/// To whom a frame is addressed, if not to one (`PACKET_BROADCAST`, `PACKET_MULTICAST`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    Broadcast = 1,
+    Multicast = 2,
 }
 
 /// Families of a NAT expression and of `meta nfproto`.
@@ -133,6 +145,12 @@ impl Expressions<'_, '_> {
         self.load(header, offset, u32::try_from(value.len()).unwrap_or(0), REGISTER).compare(compare, value)
     }
 
+    /// Bytes of a header, as far as the mask goes.
+    pub(super) fn masked(&mut self, header: Header, offset: u32, mask: &[u8], value: &[u8]) -> &mut Self {
+        let len = u32::try_from(mask.len()).unwrap_or(0);
+        self.load(header, offset, len, REGISTER).mask(mask).compare(Compare::Is, value)
+    }
+
     /// `iifname`.
     pub(super) fn from(&mut self, compare: Compare, interface: &str) -> &mut Self {
         self.meta(META_IIFNAME, REGISTER).compare(compare, &padded(interface))
@@ -171,9 +189,7 @@ impl Expressions<'_, '_> {
     /// `ip saddr` or `ip6 saddr`, with the bytes of the subnet's address and mask.
     pub(super) fn source_in(&mut self, family: u8, subnet: &[u8], mask: &[u8]) -> &mut Self {
         let offset = if family == IPV4 { 12 } else { 8 };
-        let len = u32::try_from(mask.len()).unwrap_or(0);
-        self.family(family).load(Header::Network, offset, len, REGISTER).mask(mask);
-        self.compare(Compare::Is, subnet)
+        self.family(family).masked(Header::Network, offset, mask, subnet)
     }
 
     /// Says that link headers are Ethernet's; without it `nft` shows them as numbers.
@@ -184,6 +200,27 @@ impl Expressions<'_, '_> {
     /// `ether saddr`.
     pub(super) fn source_mac(&mut self, compare: Compare, mac: Mac) -> &mut Self {
         self.ethernet().bytes(Header::Link, 6, compare, &mac.octets())
+    }
+
+    /// `meta pkttype`.
+    pub(super) fn group(&mut self, group: Group) -> &mut Self {
+        self.meta(META_PKTTYPE, REGISTER).compare(Compare::Is, &[group as u8])
+    }
+
+    /// `limit rate over PACKETS/second burst PACKETS packets`.
+    pub(super) fn more_per_second(&mut self, packets: u32) -> &mut Self {
+        self.add("limit", |attrs| {
+            attrs.bytes(1, &u64::from(packets).to_be_bytes());
+            attrs.bytes(2, &SECOND.to_be_bytes());
+            attrs.be32(3, packets);
+            attrs.be32(4, LIMIT_PACKETS);
+            attrs.be32(5, LIMIT_OVER);
+        })
+    }
+
+    /// `ether daddr`.
+    pub(super) fn destination_mac(&mut self, mac: Mac) -> &mut Self {
+        self.ethernet().bytes(Header::Link, 0, Compare::Is, &mac.octets())
     }
 
     /// `ether type`.

@@ -59,7 +59,7 @@ impl Rules {
     /// make good what somebody else removed.
     pub(crate) fn admit(&self, network: &Definition, lease: &Lease, all: &[Lease]) -> Result<()> {
         let mut batch = Batch::new();
-        guard::write(&mut batch, &network.bridge(), lease);
+        guard::write(&mut batch, network, lease);
         published::add(&mut batch, network, std::slice::from_ref(lease));
         self.send_or_restore(batch, network, all)
     }
@@ -91,7 +91,7 @@ impl Rules {
         network::write(&mut batch, network);
         // A lease whose tap is gone needs no guard.
         for lease in leases.iter().filter(|lease| link::index(&lease.tap).is_ok()) {
-            guard::write(&mut batch, &bridge, lease);
+            guard::write(&mut batch, network, lease);
         }
         published::add(&mut batch, network, leases);
         batch.send(&self.socket, network)

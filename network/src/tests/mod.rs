@@ -1,6 +1,7 @@
 //! Tests in network namespaces of their own: real bridges, taps, rules and traffic. They need root.
 
 mod attach;
+mod flood;
 mod guest;
 mod namespace;
 mod repair;

@@ -39,7 +39,13 @@ fn the_rules_read_as_they_are_meant() {
         let mac = Some("02:00:00:00:00:07".parse().unwrap());
         let request = AttachRequest { ports, mac, ..request("net", 1) };
         let attached = networks.attach(&request, &everybody).unwrap();
-        let rules = listing(&[(&network.bridge(), "BRIDGE"), (&attached.attachment.lease.tap, "TAP")]);
+        let gateway = network.gateway_mac();
+        let rules = listing(&[
+            (&network.bridge(), "BRIDGE"),
+            (&attached.attachment.lease.tap, "TAP"),
+            (&gateway.to_string(), "GATEWAY"),
+            (&gateway.link_local().to_string(), "LOCAL"),
+        ]);
         assert_eq!(rules, include_str!("rules.nft").trim_end());
         block_on(attached.attachment.detach()).unwrap();
         assert_clean();
