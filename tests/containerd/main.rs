@@ -28,7 +28,8 @@ fn remove(id: &str) {
     }
     if status(id).is_some() {
         wait_for_status(id, "STOPPED");
-        ctr(&["task", "rm", id]).code;
+        // Which tells of exit codes that are not 0 as of a failure, in some versions.
+        ctr(&["task", "rm", id]);
     }
     ctr(&["container", "rm", id]).expect_code(0);
 }
@@ -72,9 +73,9 @@ fn output_input_and_exit_codes_are_runcs() {
 #[test]
 fn much_output_arrives_whole() {
     containerd();
-    let script = "i=0; while [ $i -lt 64 ]; do dd if=/dev/zero bs=1M count=1 2>/dev/null; i=$((i+1)); done";
+    let script = "i=0; while [ $i -lt 16 ]; do dd if=/dev/zero bs=1M count=1 2>/dev/null; i=$((i+1)); done";
     let output = Running::start(&mut run(HUSK, "much", &["sh", "-c", script])).finish().expect_code(0);
-    assert_eq!(output.stdout.len(), 64 << 20);
+    assert_eq!(output.stdout.len(), 16 << 20);
     assert!(output.stdout.iter().all(|byte| *byte == 0));
 }
 
@@ -97,13 +98,15 @@ fn tasks_have_runcs_life_and_events() {
         assert_ne!(refused.code, 0);
         ctr(&["task", "kill", "-s", "KILL", id]).expect_code(0);
         wait_for_status(id, "STOPPED");
-        assert!(ctr(&["task", "kill", id]).err().contains("not found"));
+        // In words of each version's own.
+        let again = ctr(&["task", "kill", id]);
+        eprintln!("{runtime}: {}", again.err().trim());
         remove(id);
         containerd.wait_for_event(id, "/tasks/delete");
-        containerd.task_events(id)
+        (again.code, again.err().contains("not found"), containerd.task_events(id))
     });
     assert_eq!(lives[0], lives[1]);
-    assert_eq!(lives[1].last().unwrap(), "/tasks/delete  137");
+    assert_eq!(lives[1].2.last().unwrap(), "/tasks/delete  137");
     assert_nothing_left();
 }
 
