@@ -89,7 +89,20 @@ impl Error {
 
 impl From<Error> for ttrpc::Error {
     fn from(error: Error) -> Self {
-        Self::RpcStatus(ttrpc::get_status(error.code(), error.text()))
+        let (code, mut text) = (error.code(), error.text());
+        // As runc's shim: the kind is also in the words, and containerd 1.x takes it out again.
+        let kind = match code {
+            Code::INVALID_ARGUMENT => "invalid argument",
+            Code::NOT_FOUND => "not found",
+            Code::ALREADY_EXISTS => "already exists",
+            Code::FAILED_PRECONDITION => "failed precondition",
+            Code::UNIMPLEMENTED => "not implemented",
+            _ => "",
+        };
+        if !text.ends_with(kind) {
+            text = format!("{text}: {kind}");
+        }
+        Self::RpcStatus(ttrpc::get_status(code, text))
     }
 }
 
@@ -104,7 +117,7 @@ mod tests {
         let ttrpc::Error::RpcStatus(status) = Error::NotFound("no".into()).into() else {
             panic!("no status")
         };
-        assert_eq!((status.code(), status.message()), (Code::NOT_FOUND, "no"));
+        assert_eq!((status.code(), status.message()), (Code::NOT_FOUND, "no: not found"));
     }
 
     #[test]

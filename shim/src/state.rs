@@ -243,11 +243,11 @@ impl Containers {
 }
 
 fn unknown(id: &str) -> Error {
-    Error::NotFound(format!("container {id} not created: not found"))
+    Error::NotFound(format!("container {id} not created"))
 }
 
 fn unknown_exec(exec_id: &str) -> Error {
-    Error::NotFound(format!("process does not exist {exec_id}: not found"))
+    Error::NotFound(format!("process does not exist {exec_id}"))
 }
 
 #[cfg(test)]

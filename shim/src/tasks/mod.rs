@@ -127,7 +127,7 @@ impl Tasks {
     pub(crate) async fn wait(&self, id: &str, exec_id: &str) -> Result<Exit, Error> {
         let mut exit = self.containers().process(id, exec_id)?.watch_exit();
         let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
-        ended.ok_or_else(|| Error::NotFound(format!("container {id} was deleted before it ended: not found")))
+        ended.ok_or_else(|| Error::NotFound(format!("container {id} was deleted before it ended")))
     }
 
     /// The processes of a container, by their numbers in the VM.
