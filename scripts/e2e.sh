@@ -52,6 +52,7 @@ if [ "${1:-}" != --inside ]; then
     else
         step "SKIPPED: 1 end-to-end test with fifty guests at once, too much for the lab; scripts/e2e.sh --run-ignored only fifty runs it"
     fi
+    scripts/e2e-containerd.sh
     exit
 fi
 shift

@@ -36,10 +36,42 @@ pub(crate) enum Command {
     Network(NetworkCommand),
     /// List the ports of the host that lead to a container
     Port(PortArgs),
+    /// Look at the configuration of pods in /etc/husk
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make husk a runtime of containerd, Kubernetes and Docker, or no longer
+    #[command(subcommand)]
+    Containerd(ContainerdCommand),
     /// Tell whether this machine can run husk, and what to do if not
     Check(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting, with the defaults of those that no file says
+    Show,
+    /// Tell whether the files make sense
+    Validate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerdCommand {
+    /// Add the runtime class to the configurations, and print the manifest for Kubernetes
+    Install(ContainerdArgs),
+    /// Take the runtime class out of the configurations
+    Uninstall(ContainerdArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainerdArgs {
+    /// containerd's configuration
+    #[arg(long, value_name = "FILE", default_value = crate::runtime_class::containerd::PATH)]
+    pub(crate) containerd_config: PathBuf,
+    /// Docker's configuration
+    #[arg(long, value_name = "FILE", default_value = crate::runtime_class::docker::PATH)]
+    pub(crate) docker_config: PathBuf,
 }
 
 #[derive(Debug, Args)]

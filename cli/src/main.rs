@@ -5,6 +5,7 @@ mod commands;
 mod network;
 mod output;
 mod progress;
+mod runtime_class;
 mod units;
 mod unprivileged;
 
@@ -47,6 +48,8 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
             Command::Load(args) => commands::load::run(&dirs, &args),
             Command::Network(command) => commands::network::run(&dirs, &command).await,
             Command::Port(args) => commands::network::port(&dirs, &args),
+            Command::Config(command) => commands::config::run(&command),
+            Command::Containerd(command) => commands::containerd::run(&command),
             Command::Check(args) => commands::check::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),
         }

@@ -212,6 +212,14 @@ pub enum Error {
     /// An option has a value that can't be used.
     #[error("{0}")]
     InvalidOption(String),
+    /// The configuration makes no sense.
+    #[error("the configuration {} is wrong: {reason}", path.display())]
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The image can't be run as asked.
     #[error("image {image}: {reason}")]
     InvalidImage {

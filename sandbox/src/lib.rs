@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod check;
+pub mod config;
 mod container;
 pub mod disk;
 pub mod error;

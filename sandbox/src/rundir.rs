@@ -116,6 +116,15 @@ pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
         && File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
+/// Returns when neither husk nor VMM of the sandbox called `name` live.
+///
+/// # Errors
+/// When its lock can't be taken.
+pub fn wait_until_dead(dirs: &Dirs, name: &str) -> Result<()> {
+    let Ok((_, path)) = find(dirs, name) else { return Ok(()) };
+    lock_file(&path.join(LOCK), Wait::Yes).map(drop)
+}
+
 fn ids(run: &Path) -> Result<impl Iterator<Item = String>> {
     let entries = fs::read_dir(run).map_err(Error::io("read", run))?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -4,6 +4,7 @@
 //! A fixture that can't do its work fails the test, so fixtures panic where a program would return an error.
 #![allow(clippy::unwrap_used)]
 
+pub mod containerd;
 pub mod environment;
 pub mod fake_registry;
 pub mod husk;

@@ -1,6 +1,8 @@
 //! One file per command.
 
 pub(crate) mod check;
+pub(crate) mod config;
+pub(crate) mod containerd;
 pub(crate) mod images;
 pub(crate) mod load;
 pub(crate) mod network;

@@ -49,7 +49,7 @@ use crate::{
 /// Slots for disks of containers, which join the running VM.
 const SPARE_DISKS: u8 = 8;
 /// What a pod's name in the list of names begins with, to tell it from a single container's.
-const NAME_PREFIX: &str = "pod-";
+pub const NAME_PREFIX: &str = "pod-";
 /// Most bytes of a pod's id.
 const MAX_ID: usize = 128;
 /// How long to wait for the news that a VM is gone whose agent does not answer any more.

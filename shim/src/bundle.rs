@@ -1,0 +1,125 @@
+//! What lies in a bundle, the directory that containerd makes for a container.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// The shim's address, for a containerd (1.6) that was restarted.
+const ADDRESS: &str = "address";
+const SPEC: &str = "config.json";
+
+/// Annotations that name the pod that a container belongs to, of containerd and of CRI-O.
+const SANDBOX_ID: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
+/// Annotations that say what a container is in its pod.
+const CONTAINER_TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
+/// What they say of the sandbox container.
+const SANDBOX: &str = "sandbox";
+
+/// A spec's annotations.
+pub(crate) type Annotations = HashMap<String, String>;
+
+/// Reads the annotations alone, which is all that `start` needs.
+///
+/// # Errors
+/// When there is no spec, or it is none.
+pub(crate) fn annotations(bundle: &Path) -> Result<Annotations, Error> {
+    #[derive(Deserialize)]
+    struct Shallow {
+        #[serde(default)]
+        annotations: Option<Annotations>,
+    }
+    Ok(read_json::<Shallow>(&bundle.join(SPEC))?.annotations.unwrap_or_default())
+}
+
+/// Reads the spec.
+///
+/// # Errors
+/// When there is none, or it is none.
+pub(crate) fn spec(bundle: &Path) -> Result<Spec, Error> {
+    read_json(&bundle.join(SPEC))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::invalid(format!("{} is no OCI runtime spec: {error}", path.display())))
+}
+
+/// The root directory that a spec names.
+pub(crate) fn root(bundle: &Path, spec: &Spec) -> PathBuf {
+    let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
+    bundle.join(path)
+}
+
+/// The pod that a container belongs to, if it is one of several.
+pub(crate) fn sandbox_id(annotations: &Annotations) -> Option<&str> {
+    first(annotations, &SANDBOX_ID)
+}
+
+/// Whether this is the container that stands for its pod, and does nothing.
+pub(crate) fn is_sandbox(annotations: &Annotations) -> bool {
+    first(annotations, &CONTAINER_TYPE) == Some(SANDBOX)
+}
+
+fn first<'a>(annotations: &'a Annotations, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+}
+
+/// Leaves the shim's address in a bundle.
+///
+/// # Errors
+/// When it can't be written.
+pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<(), Error> {
+    let path = bundle.join(ADDRESS);
+    let fresh = bundle.join(".address");
+    fs::write(&fresh, address).map_err(Error::io("write", &fresh))?;
+    fs::rename(&fresh, &path).map_err(Error::io("write", path))
+}
+
+/// The shim's address, if a bundle has it.
+pub(crate) fn read_address(bundle: &Path) -> Option<String> {
+    fs::read_to_string(bundle.join(ADDRESS)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_engines_annotations_are_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        for (engine, kind, id) in [
+            ("containerd", "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
+            ("CRI-O", "io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
+        ] {
+            let json = format!(r#"{{"annotations": {{"{kind}": "sandbox", "{id}": "p1"}}, "unknown": 1}}"#);
+            fs::write(dir.path().join(SPEC), json).unwrap();
+            let annotations = annotations(dir.path()).unwrap();
+            assert_eq!((is_sandbox(&annotations), sandbox_id(&annotations)), (true, Some("p1")), "{engine}");
+        }
+    }
+
+    #[test]
+    fn a_container_alone_has_no_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(SPEC), "{}").unwrap();
+        let annotations = annotations(dir.path()).unwrap();
+        assert_eq!((is_sandbox(&annotations), sandbox_id(&annotations)), (false, None));
+        assert!(super::annotations(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn the_address_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_address(dir.path()), None);
+        write_address(dir.path(), "unix:///x").unwrap();
+        assert_eq!(read_address(dir.path()).as_deref(), Some("unix:///x"));
+    }
+}

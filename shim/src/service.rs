@@ -1,0 +1,145 @@
+//! The task API (containerd's `runtime/task/v3/shim.proto`): requests in, answers and error codes out. What is done is in
+//! [`Tasks`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim_protos::{
+    api::{
+        CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
+        CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
+        PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
+        StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
+        UpdateTaskRequest, WaitRequest, WaitResponse,
+    },
+    shim_async::Task,
+};
+use ttrpc::asynchronous::TtrpcContext;
+
+use crate::{error::Error, message, metrics, state::Stdio, tasks::Tasks};
+
+/// The API.
+#[derive(Debug)]
+pub(crate) struct Service {
+    tasks: Arc<Tasks>,
+}
+
+impl Service {
+    /// The API of these tasks.
+    pub(crate) fn new(tasks: Arc<Tasks>) -> Self {
+        Self { tasks }
+    }
+}
+
+type Answer<T> = ttrpc::Result<T>;
+
+/// Logs what went wrong, for whoever looks into containerd's log.
+fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<T> {
+    result.map_err(|error| {
+        log::debug!("{what} {id}: {}", error.text());
+        error.into()
+    })
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
+        told("state", &request.id, self.tasks.state(&request.id, &request.exec_id))
+    }
+
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
+        let id = request.id.clone();
+        let pid = told("create", &id, self.tasks.create(request).await)?;
+        Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
+        let started = self.tasks.start(&request.id, &request.exec_id).await;
+        let pid = told("start", &request.id, started)?;
+        Ok(StartResponse { pid, ..StartResponse::default() })
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
+        told("delete", &request.id, self.tasks.delete(&request.id, &request.exec_id).await)
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
+        let processes = told("pids", &request.id, self.tasks.pids(&request.id).await)?;
+        Ok(PidsResponse { processes, ..PidsResponse::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
+        told("pause", &request.id, self.tasks.pause(&request.id).await).map(|()| Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
+        told("resume", &request.id, self.tasks.resume(&request.id).await).map(|()| Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
+        let text = "io.containerd.husk.v2 can't checkpoint containers: not implemented";
+        Err(Error::Unimplemented(text.into()).into())
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Answer<Empty> {
+        let KillRequest { id, exec_id, signal, all, .. } = request;
+        told("kill", &id, self.tasks.kill(&id, &exec_id, signal, all).await).map(|()| Empty::default())
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<Empty> {
+        let ExecProcessRequest { id, exec_id, terminal, stdin, stdout, stderr, spec, .. } = request;
+        let stdio = Stdio { stdin, stdout, stderr, terminal };
+        let added = message::json(spec.as_ref(), "process")
+            .and_then(|process| self.tasks.exec(&id, &exec_id, stdio, process));
+        told("exec", &id, added).map(|()| Empty::default())
+    }
+
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Answer<Empty> {
+        let ResizePtyRequest { id, exec_id, width, height, .. } = request;
+        told("resize", &id, self.tasks.resize(&id, &exec_id, height, width).await).map(|()| Empty::default())
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> Answer<Empty> {
+        if request.stdin {
+            told("close", &request.id, self.tasks.close_stdin(&request.id, &request.exec_id))?;
+        }
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Answer<Empty> {
+        let updated = match message::json(request.resources.as_ref(), "resources") {
+            Ok(resources) => self.tasks.update(&request.id, resources).await,
+            Err(error) => Err(error),
+        };
+        told("update", &request.id, updated).map(|()| Empty::default())
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> Answer<WaitResponse> {
+        let exit = told("wait", &request.id, self.tasks.wait(&request.id, &request.exec_id).await)?;
+        Ok(WaitResponse {
+            exit_status: exit.code,
+            exited_at: Some(message::timestamp(exit.at)).into(),
+            ..WaitResponse::default()
+        })
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Answer<StatsResponse> {
+        let stats = told("stats", &request.id, self.tasks.stats(&request.id).await)?;
+        let any = message::any(&metrics::metrics(&stats))?;
+        Ok(StatsResponse { stats: Some(any).into(), ..StatsResponse::default() })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> Answer<ConnectResponse> {
+        Ok(ConnectResponse {
+            shim_pid: std::process::id(),
+            // As runc's shim: none, if there is no such container.
+            task_pid: self.tasks.state(&request.id, "").map_or(0, |state| state.pid),
+            ..ConnectResponse::default()
+        })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Answer<Empty> {
+        self.tasks.finish_if_empty();
+        Ok(Empty::default())
+    }
+}

@@ -1,0 +1,64 @@
+//! `start`: finds the shim of the container's pod, or starts it, and says where it is.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixListener, process::CommandExt},
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::{bootstrap, bundle, error::Error, flags::Flags, socket};
+
+/// Starts the shim unless one serves this pod already; returns what containerd wants to read. The bundle is the working
+/// directory.
+///
+/// # Errors
+/// When the shim can't be started.
+pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>, Error> {
+    let params = bootstrap::read(io::stdin().lock(), flags)?;
+    let here = Path::new(".");
+    let annotations = bundle::annotations(here)?;
+    let group = bundle::sandbox_id(&annotations).unwrap_or(&flags.id);
+    let path = socket::path(&params.socket_dir, &params.grpc_address, &flags.namespace, group);
+    let address = socket::address(&path);
+    if let Some(listener) = socket::claim(&path)? {
+        spawn(flags, &params, listener).inspect_err(|_| {
+            let _ = fs::remove_file(&path);
+        })?;
+    }
+    bundle::write_address(here, &address)?;
+    params.reply(&address)
+}
+
+/// Starts the shim that serves. It has the socket as its standard input, so it can be reached as soon as it exists, and
+/// outlives containerd.
+fn spawn(flags: &Flags, params: &bootstrap::Params, listener: UnixListener) -> Result<(), Error> {
+    let program = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
+    let mut command = Command::new(&program);
+    command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &params.grpc_address]);
+    if params.debug {
+        command.arg("-debug");
+    }
+    command
+        .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    let child = command.spawn().map_err(Error::io("run", program))?;
+    adjust_oom_score(child.id());
+    Ok(())
+}
+
+/// Makes the shim a little more likely to be killed for lack of memory than containerd, which is its grandparent. Not worth
+/// a failure.
+fn adjust_oom_score(pid: u32) {
+    let parent = format!("/proc/{}/oom_score_adj", nix::unistd::getppid());
+    let Some(score) = fs::read_to_string(parent).ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
+        return;
+    };
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), score.saturating_add(1).min(1000).to_string());
+}

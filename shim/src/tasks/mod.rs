@@ -1,0 +1,191 @@
+//! The containers of one pod: what containerd asks for, done with the pod, and told as events in runc's order.
+
+mod create;
+mod delete;
+mod exits;
+mod pod;
+mod run;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use containerd_shim_protos::{
+    api::{ProcessInfo, StateResponse, Status as ApiStatus},
+    shim::oci::ProcessDetails,
+};
+use husk_sandbox::{
+    config::Config,
+    paths::Dirs,
+    pod::{Exit, StatsResponse},
+};
+use oci_spec::runtime::LinuxResources;
+use tokio::sync::watch;
+
+use self::pod::PodSlot;
+use crate::{
+    error::Error,
+    message,
+    netns::Anchor,
+    publisher::Publisher,
+    state::{Action, Containers, Status, Stdio},
+    stdio::Copying,
+};
+
+/// The containers, the pod that they are in, and what belongs to them on the host.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    namespace: String,
+    config: Config,
+    dirs: Dirs,
+    publisher: Publisher,
+    pod: PodSlot,
+    containers: Mutex<Containers>,
+    /// What each container has on the host.
+    hosts: Mutex<HashMap<String, HostPart>>,
+    /// The streams of processes, by container and exec id.
+    copying: Mutex<HashMap<(String, String), Copying>>,
+    /// Containers whose lack of memory has been told.
+    told_oom: Mutex<HashSet<String>>,
+    finished: watch::Sender<bool>,
+}
+
+/// What a container has on the host.
+#[derive(Debug)]
+struct HostPart {
+    /// Gives it a number here, for as long as it is there.
+    _anchor: Anchor,
+    /// Held while its start is told, so that its end comes after.
+    starting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Tasks {
+    /// No container yet, and no pod.
+    pub(crate) fn new(namespace: &str, config: Config, dirs: Dirs, publisher: Publisher) -> Arc<Self> {
+        Arc::new(Self {
+            namespace: namespace.to_owned(),
+            config,
+            dirs,
+            publisher,
+            pod: PodSlot::default(),
+            containers: Mutex::default(),
+            hosts: Mutex::default(),
+            copying: Mutex::default(),
+            told_oom: Mutex::default(),
+            finished: watch::Sender::new(false),
+        })
+    }
+
+    /// Returns when the shim is no longer needed.
+    pub(crate) async fn finished(&self) {
+        // The sender is a part of self.
+        let _ = self.finished.subscribe().wait_for(|finished| *finished).await;
+    }
+
+    /// The shim is no longer needed, unless there are containers.
+    pub(crate) fn finish_if_empty(&self) {
+        if self.containers().is_empty() {
+            self.finished.send_replace(true);
+        }
+    }
+
+    /// What a process is and does.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(crate) fn state(&self, id: &str, exec_id: &str) -> Result<StateResponse, Error> {
+        let containers = self.containers();
+        let process = containers.process(id, exec_id)?;
+        let (status, exit) = match process.status {
+            Status::Created => (ApiStatus::CREATED, None),
+            Status::Running => (ApiStatus::RUNNING, None),
+            Status::Paused => (ApiStatus::PAUSED, None),
+            Status::Stopped(exit) => (ApiStatus::STOPPED, Some(exit)),
+        };
+        let Stdio { stdin, stdout, stderr, terminal } = process.stdio.clone();
+        Ok(StateResponse {
+            id: if exec_id.is_empty() { id } else { exec_id }.to_owned(),
+            bundle: containers.get(id)?.bundle.clone(),
+            pid: process.pid,
+            status: status.into(),
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+            exit_status: exit.map_or(0, |exit| exit.code),
+            exited_at: exit.map(|exit| message::timestamp(exit.at)).into(),
+            exec_id: exec_id.to_owned(),
+            ..StateResponse::default()
+        })
+    }
+
+    /// Returns when a process has ended.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(crate) async fn wait(&self, id: &str, exec_id: &str) -> Result<Exit, Error> {
+        let mut exit = self.containers().process(id, exec_id)?.watch_exit();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        ended.ok_or_else(|| Error::NotFound(format!("container {id} was deleted before it ended")))
+    }
+
+    /// The processes of a container, by their numbers in the VM.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub(crate) async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>, Error> {
+        if let Some(pid) = self.sandbox_pid(id)? {
+            return Ok(vec![ProcessInfo { pid, ..ProcessInfo::default() }]);
+        }
+        let mut infos = Vec::new();
+        for process in self.pod()?.pids(id).await? {
+            let mut info = ProcessInfo { pid: process.pid, ..ProcessInfo::default() };
+            if let Some(exec_id) = process.exec_id {
+                info.info =
+                    Some(message::any(&ProcessDetails { exec_id, ..ProcessDetails::default() })?).into();
+            }
+            infos.push(info);
+        }
+        Ok(infos)
+    }
+
+    /// What a container uses; nothing, for the one that stands for its pod.
+    ///
+    /// # Errors
+    /// When there is no such container, or it has ended.
+    pub(crate) async fn stats(&self, id: &str) -> Result<StatsResponse, Error> {
+        match self.sandbox_pid(id)? {
+            Some(_) => Ok(StatsResponse::default()),
+            None => Ok(self.pod()?.stats(id).await?),
+        }
+    }
+
+    /// Changes a container's limits.
+    ///
+    /// # Errors
+    /// When there is no such container, or the guest refuses.
+    pub(crate) async fn update(&self, id: &str, resources: LinuxResources) -> Result<(), Error> {
+        self.containers().allow(id, "", Action::Update)?;
+        match self.sandbox_pid(id)? {
+            Some(_) => Ok(()),
+            None => Ok(self.pod()?.update(id, resources).await?),
+        }
+    }
+
+    /// The number of the container that stands for its pod; `None` for others.
+    fn sandbox_pid(&self, id: &str) -> Result<Option<u32>, Error> {
+        let containers = self.containers();
+        let container = containers.get(id)?;
+        Ok(container.is_sandbox.then_some(container.init.pid))
+    }
+
+    fn containers(&self) -> MutexGuard<'_, Containers> {
+        lock(&self.containers)
+    }
+}
+
+/// What is guarded is whole even if a thread has panicked with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,192 @@
+//! What is done with containers and processes that are there.
+
+use std::sync::Arc;
+
+use containerd_shim_protos::{
+    events::task::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart},
+    topics,
+};
+
+use super::{Tasks, exits, lock};
+use crate::{
+    error::Error,
+    state::{Action, Status},
+    stdio,
+};
+
+impl Tasks {
+    /// Lets a process run. Returns its number.
+    ///
+    /// # Errors
+    /// When there is no such process, it can't be started now, or its program can't be run.
+    pub(crate) async fn start(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, Error> {
+        if exec_id.is_empty() { self.start_container(id).await } else { self.start_exec(id, exec_id).await }
+    }
+
+    async fn start_container(&self, id: &str) -> Result<u32, Error> {
+        self.containers().allow(id, "", Action::Start)?;
+        let starting = lock(&self.hosts).get(id).map(|host| host.starting.clone());
+        let starting =
+            starting.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
+        let _starting = starting.lock().await;
+        self.containers().allow(id, "", Action::Start)?;
+        if self.sandbox_pid(id)?.is_none() {
+            self.pod()?.start_container(id).await?;
+        }
+        let (pid, stdin_closed) = {
+            let mut containers = self.containers();
+            let init = containers.process_mut(id, "")?;
+            init.status = Status::Running;
+            (init.pid, init.stdin_closed)
+        };
+        if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), String::new())) {
+            copying.open_stdin(stdin_closed);
+        }
+        let event = TaskStart { container_id: id.to_owned(), pid, ..TaskStart::default() };
+        self.publisher.publish(topics::TASK_START_EVENT_TOPIC, &event);
+        Ok(pid)
+    }
+
+    async fn start_exec(self: &Arc<Self>, id: &str, exec_id: &str) -> Result<u32, Error> {
+        let (spec, io) = {
+            let mut containers = self.containers();
+            containers.allow(id, exec_id, Action::Start)?;
+            containers.allow(id, "", Action::Exec)?;
+            let process = containers.process_mut(id, exec_id)?;
+            // It is not started twice while this waits.
+            process.status = Status::Running;
+            (process.spec.take(), process.stdio.clone())
+        };
+        let started = async {
+            let spec = spec.ok_or_else(|| Error::invalid("the process has no description"))?;
+            let prepared = stdio::prepare(&io, id, &self.namespace).await?;
+            let pod = self.pod()?;
+            let created = pod.exec(id, exec_id, spec, stdio::flags(&io)).await?;
+            Ok((pod, created.pid, prepared.connect(created.streams)))
+        };
+        let (pod, pid, copying) = match started.await {
+            Ok(started) => started,
+            Err(error) => {
+                if let Ok(process) = self.containers().process_mut(id, exec_id) {
+                    process.exited(exits::never_ran(&error));
+                }
+                return Err(error);
+            }
+        };
+        let key = (id.to_owned(), exec_id.to_owned());
+        lock(&self.copying).insert(key.clone(), copying);
+        let (stdin_closed, window) = {
+            let mut containers = self.containers();
+            let process = containers.process_mut(id, exec_id)?;
+            process.pid = pid;
+            (process.stdin_closed, process.window.take())
+        };
+        if let Some(copying) = lock(&self.copying).get_mut(&key) {
+            copying.open_stdin(stdin_closed);
+        }
+        if let Some((rows, columns)) = window {
+            // A process that has ended already has no window.
+            let _ = pod.resize(id, exec_id, rows, columns).await;
+        }
+        let event = TaskExecStarted {
+            container_id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            pid,
+            ..TaskExecStarted::default()
+        };
+        self.publisher.publish(topics::TASK_EXEC_STARTED_EVENT_TOPIC, &event);
+        tokio::spawn(self.clone().attend_exec(pod, id.to_owned(), exec_id.to_owned()));
+        Ok(pid)
+    }
+
+    /// Sends a signal to a process, or to all of a container.
+    ///
+    /// # Errors
+    /// When there is no such process, it has ended, or does not run yet.
+    pub(crate) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
+        self.containers().allow(id, exec_id, Action::Kill)?;
+        if self.sandbox_pid(id)?.is_some() {
+            if let Some(code) = exits::of_pause(signal) {
+                self.ended(id, "", exits::now(code));
+            }
+            return Ok(());
+        }
+        Ok(self.pod()?.signal(id, exec_id, signal, all).await?)
+    }
+
+    /// Stops all processes of a container where they are.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) async fn pause(&self, id: &str) -> Result<(), Error> {
+        self.containers().allow(id, "", Action::Pause)?;
+        if self.sandbox_pid(id)?.is_none() {
+            self.pod()?.pause(id).await?;
+        }
+        self.set_status(id, Status::Paused)?;
+        let event = TaskPaused { container_id: id.to_owned(), ..TaskPaused::default() };
+        self.publisher.publish(topics::TASK_PAUSED_EVENT_TOPIC, &event);
+        Ok(())
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// When it is not paused.
+    pub(crate) async fn resume(&self, id: &str) -> Result<(), Error> {
+        self.containers().allow(id, "", Action::Resume)?;
+        if self.sandbox_pid(id)?.is_none() {
+            self.pod()?.resume(id).await?;
+        }
+        self.set_status(id, Status::Running)?;
+        let event = TaskResumed { container_id: id.to_owned(), ..TaskResumed::default() };
+        self.publisher.publish(topics::TASK_RESUMED_EVENT_TOPIC, &event);
+        Ok(())
+    }
+
+    /// A container that has ended meanwhile stays so.
+    fn set_status(&self, id: &str, status: Status) -> Result<(), Error> {
+        let mut containers = self.containers();
+        let init = containers.process_mut(id, "")?;
+        if !matches!(init.status, Status::Stopped(_)) {
+            init.status = status;
+        }
+        Ok(())
+    }
+
+    /// Sets the size of a process's terminal, now or when it runs.
+    ///
+    /// # Errors
+    /// When there is no such process, or it has ended.
+    pub(crate) async fn resize(&self, id: &str, exec_id: &str, rows: u32, columns: u32) -> Result<(), Error> {
+        if rows == 0 || columns == 0 {
+            // What a client says whose own terminal has no size.
+            return self.containers().allow(id, exec_id, Action::Resize);
+        }
+        {
+            let mut containers = self.containers();
+            containers.allow(id, exec_id, Action::Resize)?;
+            let process = containers.process_mut(id, exec_id)?;
+            if process.pid == 0 {
+                process.window = Some((rows, columns));
+                return Ok(());
+            }
+        }
+        if self.sandbox_pid(id)?.is_some() {
+            return Ok(());
+        }
+        Ok(self.pod()?.resize(id, exec_id, rows, columns).await?)
+    }
+
+    /// The shim's end of a process's input is closed, now or when the process runs.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(crate) fn close_stdin(&self, id: &str, exec_id: &str) -> Result<(), Error> {
+        self.containers().process_mut(id, exec_id)?.stdin_closed = true;
+        if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), exec_id.to_owned())) {
+            copying.close_stdin();
+        }
+        Ok(())
+    }
+}

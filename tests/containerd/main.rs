@@ -1,0 +1,213 @@
+//! End-to-end tests of the containerd runtime: `ctr` as people use it, with runc's answers as the measure.
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, process::Command};
+
+use husk_tests::{
+    containerd::{
+        HUSK, IMAGE, RUNC, assert_nothing_left, containerd, ctr, processes, run, status, wait_for_status,
+    },
+    process::Running,
+    pty::Terminal,
+    wait::{PATIENCE, wait_until},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Starts a container in the background.
+fn detached(runtime: &str, id: &str, options: &[&str], command: &[&str]) {
+    let args = [&["run", "-d", "--runtime", runtime], options, &[IMAGE, id], command].concat();
+    ctr(&args).expect_code(0);
+}
+
+fn remove(id: &str) {
+    if status(id).as_deref() == Some("RUNNING") {
+        ctr(&["task", "kill", "-s", "KILL", id]).expect_code(0);
+    }
+    if status(id).is_some() {
+        wait_for_status(id, "STOPPED");
+        // Which tells of exit codes that are not 0 as of a failure, in some versions.
+        ctr(&["task", "rm", id]);
+    }
+    ctr(&["container", "rm", id]).expect_code(0);
+}
+
+fn name_of(runtime: &str) -> &str {
+    runtime.split('.').nth(2).unwrap()
+}
+
+fn shim_pid(id: &str) -> i32 {
+    let shims = processes(&format!("containerd-shim-husk-v2 -namespace default -id {id} "));
+    shims.first().unwrap_or_else(|| panic!("no shim of {id}")).0
+}
+
+#[test]
+fn output_input_and_exit_codes_are_runcs() {
+    containerd();
+    for (name, script, input) in [
+        ("out", "echo out; echo err >&2; exit 7", ""),
+        ("in", "read line; echo got $line", "some input\n"),
+        ("kill", "kill -9 $$", ""),
+    ] {
+        let outputs = [RUNC, HUSK].map(|runtime| {
+            let id = format!("{name}-{}", name_of(runtime));
+            let mut running = Running::start(&mut run(runtime, &id, &["sh", "-c", script]));
+            running.write(input.as_bytes());
+            let output = running.finish();
+            (output.code, output.out(), output.err())
+        });
+        assert_eq!(outputs[0], outputs[1], "{script}");
+    }
+    // The end of the input, however early it comes; ctr with runc may miss it.
+    let mut cat = Running::start(&mut run(HUSK, "cat", &["cat"]));
+    cat.write(b"all of it");
+    cat.close_stdin();
+    cat.finish().expect_out("all of it");
+    let missing = Running::start(&mut run(HUSK, "missing", &["no-such-program"])).finish().expect_code(1);
+    assert!(missing.err().contains("executable file not found in $PATH"), "{}", missing.err());
+    assert_nothing_left();
+}
+
+#[test]
+fn much_output_arrives_whole() {
+    containerd();
+    let script = "i=0; while [ $i -lt 16 ]; do dd if=/dev/zero bs=1M count=1 2>/dev/null; i=$((i+1)); done";
+    let output = Running::start(&mut run(HUSK, "much", &["sh", "-c", script])).finish().expect_code(0);
+    assert_eq!(output.stdout.len(), 16 << 20);
+    assert!(output.stdout.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn tasks_have_runcs_life_and_events() {
+    let containerd = containerd();
+    let lives = [RUNC, HUSK].map(|runtime| {
+        let id = format!("life-{}", name_of(runtime));
+        let id = id.as_str();
+        detached(runtime, id, &[], &["sleep", "100000"]);
+        assert_eq!(status(id).unwrap(), "RUNNING");
+        let exec = ctr(&["task", "exec", "--exec-id", "e1", id, "sh", "-c", "echo exec; exit 3"]);
+        assert_eq!(exec.expect_code(3).out(), "exec\n");
+        ctr(&["task", "pause", id]).expect_code(0);
+        assert_eq!(status(id).unwrap(), "PAUSED");
+        ctr(&["task", "resume", id]).expect_code(0);
+        assert!(ctr(&["task", "metrics", id]).expect_code(0).out().contains("pids.current"));
+        assert_eq!(ctr(&["task", "ps", id]).expect_code(0).out().lines().count(), 2);
+        let refused = ctr(&["task", "rm", id]);
+        assert_ne!(refused.code, 0);
+        ctr(&["task", "kill", "-s", "KILL", id]).expect_code(0);
+        wait_for_status(id, "STOPPED");
+        // In words of each version's own.
+        let again = ctr(&["task", "kill", id]);
+        eprintln!("{runtime}: {}", again.err().trim());
+        remove(id);
+        containerd.wait_for_event(id, "/tasks/delete");
+        (again.code, again.err().contains("not found"), containerd.task_events(id))
+    });
+    assert_eq!(lives[0], lives[1]);
+    assert_eq!(lives[1].2.last().unwrap(), "/tasks/delete  137");
+    assert_nothing_left();
+}
+
+#[test]
+fn a_terminal_has_its_size_and_follows_it() {
+    containerd();
+    let mut command = Command::new("ctr");
+    let script =
+        "trap 'echo now $(stty size); exit 0' WINCH; echo ready $(tty); while :; do sleep 1000 & wait; done";
+    command.args(["run", "--rm", "-t", "--runtime", HUSK, IMAGE, "tty", "sh", "-c", script]);
+    let (mut terminal, running) = Terminal::start(command, 33, 101);
+    terminal.wait_for("ready /dev/pts/0");
+    terminal.resize(50, 120);
+    terminal.wait_for("now 50 120");
+    terminal.finish(running).expect_code(0);
+}
+
+#[test]
+fn the_shim_outlives_containerd() {
+    let containerd = containerd();
+    detached(HUSK, "outlive", &[], &["sleep", "100000"]);
+    let shim = shim_pid("outlive");
+    containerd.restart();
+    assert_eq!(status("outlive").unwrap(), "RUNNING");
+    assert_eq!(shim_pid("outlive"), shim);
+    ctr(&["task", "exec", "--exec-id", "after", "outlive", "true"]).expect_code(0);
+    remove("outlive");
+    assert_nothing_left();
+}
+
+#[test]
+fn a_killed_shim_or_vm_leaves_nothing() {
+    containerd();
+    detached(HUSK, "shim-killed", &[], &["sleep", "100000"]);
+    kill(Pid::from_raw(shim_pid("shim-killed")), Signal::SIGKILL).unwrap();
+    wait_until("the task to be gone", PATIENCE, || status("shim-killed").is_none());
+    remove("shim-killed");
+    assert_nothing_left();
+
+    detached(HUSK, "vm-killed", &[], &["sleep", "100000"]);
+    for (pid, _) in processes("libexec/husk/husk-vmm") {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    wait_for_status("vm-killed", "STOPPED");
+    remove("vm-killed");
+    assert_nothing_left();
+}
+
+#[test]
+fn the_hosts_network_is_refused() {
+    containerd();
+    let mut command = Command::new("ctr");
+    command.args(["run", "--rm", "--net-host", "--runtime", HUSK, IMAGE, "net", "true"]);
+    let refused = Running::start(&mut command).finish();
+    assert_ne!(refused.code, 0);
+    assert!(refused.err().contains("host's own network"), "{}", refused.err());
+    assert_nothing_left();
+}
+
+#[test]
+fn containers_of_a_pod_share_a_vm_and_a_shim() {
+    containerd();
+    if !ctr(&["run", "--help"]).out().contains("--annotation") {
+        eprintln!("SKIPPED: this ctr can't set annotations, by which containers are put into pods");
+        return;
+    }
+    const KIND: &str = "io.kubernetes.cri.container-type";
+    const POD: &str = "io.kubernetes.cri.sandbox-id=pod1";
+    let sandbox = format!("{KIND}=sandbox");
+    let options = ["--annotation", &sandbox, "--annotation", POD, "--annotation", "io.husk.vcpus=2"];
+    detached(HUSK, "pod1", &options, &["/pause"]);
+    let member = format!("{KIND}=container");
+    for id in ["member1", "member2"] {
+        detached(HUSK, id, &["--annotation", &member, "--annotation", POD], &["sleep", "100000"]);
+    }
+    assert_eq!(processes("containerd-shim-husk-v2 -namespace").len(), 1);
+    let exec = |id: &str, script: &str| {
+        ctr(&["task", "exec", "--exec-id", "x", id, "sh", "-c", script]).expect_code(0).out()
+    };
+    assert_eq!(exec("member1", "hostname; nproc"), "pod1\n2\n");
+    assert_eq!(
+        exec("member1", "cat /proc/sys/kernel/random/boot_id"),
+        exec("member2", "cat /proc/sys/kernel/random/boot_id")
+    );
+    remove("member1");
+    assert_eq!(exec("member2", "echo still"), "still\n");
+    ctr(&["task", "kill", "-s", "KILL", "member2"]).expect_code(0);
+    remove("member2");
+    ctr(&["task", "kill", "-s", "TERM", "pod1"]).expect_code(0);
+    remove("pod1");
+    assert_nothing_left();
+}
+
+#[test]
+fn the_shim_is_small() {
+    containerd();
+    detached(HUSK, "small", &[], &["sleep", "100000"]);
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim_pid("small"))).unwrap();
+    let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    let kib: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
+    eprintln!("resident memory of the shim: {kib} KiB");
+    assert!(kib <= 10 * 1024, "{rollup}");
+    remove("small");
+}

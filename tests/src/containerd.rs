@@ -1,0 +1,193 @@
+//! A real containerd and its client `ctr`, in a machine that is ours: `scripts/e2e-containerd.sh` runs these tests as root in
+//! a root file system with one version of it, with husk installed there.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    process::{Output, Running},
+    wait::{PATIENCE, wait_for, wait_until},
+};
+
+/// husk's runtime and runc's.
+pub const HUSK: &str = "io.containerd.husk.v2";
+/// The one that husk's is compared with.
+pub const RUNC: &str = "io.containerd.runc.v2";
+/// The image that is there.
+pub const IMAGE: &str = "docker.io/library/busybox:latest";
+
+/// Its store needs a file system that overlayfs can stand on.
+const CONFIG: &str = "version = 2\nroot = '/lab/disk/containerd'\nstate = '/run/containerd'\n\
+    disabled_plugins = ['io.containerd.grpc.v1.cri']\n[debug]\nlevel = 'debug'\n";
+const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
+const INTERVAL: Duration = Duration::from_millis(50);
+const LOG: &str = "/lab/out/containerd.log";
+
+/// The daemon, started once for all tests.
+#[derive(Debug)]
+pub struct Containerd {
+    daemon: Mutex<Child>,
+    events: Running,
+}
+
+/// The daemon.
+///
+/// # Panics
+/// When it can't be started, or the image can't be imported.
+pub fn containerd() -> &'static Containerd {
+    static ONE: OnceLock<Containerd> = OnceLock::new();
+    ONE.get_or_init(|| {
+        fs::create_dir_all("/etc/containerd").unwrap();
+        fs::write("/etc/containerd/config.toml", CONFIG).unwrap();
+        let daemon = Mutex::new(start());
+        let version = ctr(&["version"]).expect_code(0).out();
+        eprintln!(
+            "tested with containerd {}",
+            version.lines().rfind(|line| line.contains("Version:")).unwrap_or("?")
+        );
+        ctr(&["image", "import", IMAGE_ARCHIVE]).expect_code(0);
+        let events = Running::start(Command::new("ctr").arg("events"));
+        Containerd { daemon, events }
+    })
+}
+
+fn start() -> Child {
+    let log = fs::File::options().create(true).append(true).open(LOG).unwrap();
+    let errors = log.try_clone().unwrap();
+    let daemon = Command::new("containerd").stdout(log).stderr(errors).stdin(Stdio::null()).spawn().unwrap();
+    wait_until("containerd to answer", PATIENCE, || ctr(&["version"]).code == 0);
+    daemon
+}
+
+/// Runs `ctr` to its end.
+pub fn ctr(args: &[&str]) -> Output {
+    Running::start(Command::new("ctr").args(args)).finish()
+}
+
+/// `ctr run` in the foreground, of a container that is removed afterwards.
+pub fn run(runtime: &str, id: &str, command: &[&str]) -> Command {
+    let mut ctr = Command::new("ctr");
+    ctr.args(["run", "--rm", "--runtime", runtime, IMAGE, id]).args(command);
+    ctr
+}
+
+impl Containerd {
+    /// Kills the daemon and starts it again.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn restart(&self) {
+        let mut daemon = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        *daemon = start();
+    }
+
+    /// The events of a container's tasks so far: topic, process and exit code of each.
+    pub fn task_events(&self, id: &str) -> Vec<String> {
+        let events = self.events.out();
+        let mut found = Vec::new();
+        for line in events.lines() {
+            let Some((start, json)) = line.find('{').map(|at| line.split_at(at)) else { continue };
+            let Some(topic) = start.split_whitespace().find(|word| word.starts_with("/tasks/")) else {
+                continue;
+            };
+            let Ok(event) = serde_json::from_str::<Value>(json) else { continue };
+            if event["container_id"] == id {
+                let process = event["id"].as_str().or(event["exec_id"].as_str()).unwrap_or("");
+                found.push(
+                    format!("{topic} {process} {}", event["exit_status"].as_u64().unwrap_or(0))
+                        .replace(id, "ID"),
+                );
+            }
+        }
+        found
+    }
+
+    /// Waits for an event of a container's task.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for_event(&self, id: &str, topic: &str) {
+        let what = format!("{topic} of {id}");
+        wait_until(&what, PATIENCE, || self.task_events(id).iter().any(|event| event.starts_with(topic)));
+    }
+}
+
+/// The state of a container's task, as `ctr task ls` shows it.
+pub fn status(id: &str) -> Option<String> {
+    let list = ctr(&["task", "ls"]).expect_code(0).out();
+    let line = list.lines().find(|line| line.split_whitespace().next() == Some(id))?;
+    line.split_whitespace().nth(2).map(str::to_owned)
+}
+
+/// Waits for a state.
+///
+/// # Panics
+/// When it does not come.
+pub fn wait_for_status(id: &str, wanted: &str) {
+    wait_for(&format!("{id} to be {wanted}"), PATIENCE, || (status(id)? == wanted).then_some(()));
+}
+
+/// The processes whose command line has this in it, with the line.
+///
+/// # Panics
+/// When there is no `/proc`.
+pub fn processes(part: &str) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(part) {
+            found.push((pid, line));
+        }
+    }
+    found
+}
+
+/// Waits until nothing of husk is left on the machine.
+///
+/// # Panics
+/// When something stays.
+pub fn assert_nothing_left() {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left behind:\n{}", left.join("\n"));
+        thread::sleep(INTERVAL);
+    }
+}
+
+fn left() -> Vec<String> {
+    let mut left: Vec<String> = ["containerd-shim-husk", "libexec/husk"]
+        .iter()
+        .flat_map(|part| processes(part))
+        .map(|(pid, line)| format!("process {pid}: {line}"))
+        .collect();
+    for dir in
+        ["/run/husk", "/run/husk/names", "/run/containerd/s", "/var/lib/husk/scratch", "/sys/fs/cgroup/husk"]
+    {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let cgroup_file = dir.starts_with("/sys") && entry.file_type().unwrap().is_file();
+            if !cgroup_file && !["lock", "names", "networks"].contains(&name.as_str()) {
+                left.push(format!("{dir}/{name}"));
+            }
+        }
+    }
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let ours = |line: &&str| line.contains("husk/") || line.contains("runtime.v2.task");
+    left.extend(mounts.lines().filter(ours).map(str::to_owned));
+    left
+}
