@@ -93,6 +93,12 @@ impl Tasks {
         lock(&self.hosts).insert(id.to_owned(), HostPart { _anchor: anchor, starting: Arc::default() });
         self.containers().process_mut(id, "")?.pid = pid;
         if is_sandbox {
+            let linux = spec.linux().as_ref();
+            if let Some(sysctls) =
+                linux.and_then(|linux| linux.sysctl().clone()).filter(|all| !all.is_empty())
+            {
+                pod.set_sysctls(sysctls).await?;
+            }
             tokio::spawn(self.clone().attend_sandbox(pod, id.to_owned()));
             return Ok(pid);
         }
