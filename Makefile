@@ -4,7 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz lint bench bench-io images install clean
+.PHONY: help setup build demo test fuzz lint bench bench-io gate images install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: build images ## Measure starts and ends beside QEMU, runc and crun, with 
 
 bench-io: build ## Measure disk and network of the VMM, beside QEMU's microvm
 	@scripts/bench-io.sh
+
+gate: build images ## Fail when a start takes longer than the committed figures say
+	@target/release/husk-bench gate
 
 install: ## Install what `make build` made to $(DESTDIR)$(PREFIX)
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' scripts/install.sh

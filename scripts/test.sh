@@ -11,6 +11,3 @@ cargo nextest run --locked --workspace --exclude husk-tests
 scripts/fuzz.sh
 
 scripts/e2e.sh
-
-step "Guarding the time of a start"
-"$release/husk-bench" gate
