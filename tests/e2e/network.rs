@@ -319,7 +319,7 @@ fn a_limit_of_bandwidth_holds() {
     let server = world.outside_thread(|| echo(OUTSIDE.into(), 7000, 0));
     let script = format!("head -c 300000 /dev/zero | nc {OUTSIDE} 7000 | wc -c; echo done; cat");
     let mut container =
-        husk.start(shell_args(&["-i", "--network", "name=default,tx=8mbit,rx=8mbit"], &script));
+        husk.start(shell_args(&["-i", "--network", "name=default,tx=1mbit,rx=1mbit"], &script));
     container.wait_for_out("done");
     assert!(container.out().starts_with("300000\n"));
     let socket =
