@@ -62,12 +62,19 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { bail!("it is no file") };
     fs::create_dir_all(dir)?;
     let fresh = dir.join(format!(".{}.husk", name.to_string_lossy()));
-    fs::write(&fresh, text)?;
-    if let Ok(metadata) = fs::metadata(&path) {
-        fs::set_permissions(&fresh, metadata.permissions())?;
+    let replaced = (|| {
+        fs::write(&fresh, text)?;
+        if let Ok(metadata) = fs::metadata(&path) {
+            fs::set_permissions(&fresh, metadata.permissions())?;
+        }
+        fs::File::open(&fresh)?.sync_all()?;
+        fs::rename(&fresh, &path)
+    })();
+    if replaced.is_err() {
+        // The reason counts.
+        let _ = fs::remove_file(&fresh);
     }
-    fs::File::open(&fresh)?.sync_all()?;
-    fs::rename(&fresh, &path)?;
+    replaced?;
     Ok(())
 }
 
