@@ -5,14 +5,11 @@
 //! tables and the guest's second level, so that a booting guest takes tens of page faults, not thousands.
 //!
 //! Huge pages of the host's pool are reserved by the mapping: a guest that starts has them all, one that can't does not
-//! start. Memory that other processes are to map, and huge pages, belong to a file in memory that can't shrink under it.
+//! start. Memory that other processes are to map, and huge pages of the pool, belong to a [file] in memory. One of the pool's
+//! can't shrink under its guest. One of ordinary pages could be shrunk by those who were given it, which are the servers of this
+//! guest alone and can end it anyway, by hanging up.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsRawFd, FromRawFd},
-    ptr,
-};
+use std::{fs::File, io, os::fd::AsRawFd, ptr};
 
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -23,6 +20,8 @@ use crate::{
     config::{Backing, MemoryConfig},
     layout,
 };
+
+mod file;
 
 const HUGE_PAGE: usize = 2 << 20;
 const PROTECTION: i32 = libc::PROT_READ | libc::PROT_WRITE;
@@ -59,22 +58,30 @@ pub enum MemoryError {
     Collection(#[from] GuestRegionCollectionError),
 }
 
-/// Maps memory for a guest. It stays mapped until the process ends.
+/// The file that a guest's memory belongs to, if it is to belong to one. To be made before the jail.
 ///
 /// # Errors
 /// When the host refuses.
-pub fn map(mem_size_mib: u32, config: MemoryConfig) -> Result<GuestMemoryMmap, MemoryError> {
-    let refused = |source| match config.backing.huge_page_mib() {
-        Some(page_mib) => MemoryError::HugePages { pages: mem_size_mib / page_mib, page_mib, source },
-        None => MemoryError::Map(source),
-    };
-    let file = create_file(mem_size_mib, config).map_err(refused)?;
+pub fn create_file(mem_size_mib: u32, config: MemoryConfig) -> Result<Option<File>, MemoryError> {
+    file::create(mem_size_mib, config).map_err(|source| refused(mem_size_mib, config, source))
+}
+
+/// Maps memory for a guest, of its file if it has one. It stays mapped until the process ends.
+///
+/// # Errors
+/// When the host refuses.
+pub fn map(
+    mem_size_mib: u32,
+    config: MemoryConfig,
+    file: Option<&File>,
+) -> Result<GuestMemoryMmap, MemoryError> {
+    let refused = |source| refused(mem_size_mib, config, source);
     let mut regions = Vec::with_capacity(2);
     let mut offset = 0;
     for (start, len) in layout::memory_ranges(mem_size_mib) {
         let too_large = |_| MemoryError::Map(io::ErrorKind::OutOfMemory.into());
         let len = usize::try_from(len).map_err(too_large)?;
-        let file = file.as_ref().map(|file| file.try_clone().map(|file| FileOffset::new(file, offset)));
+        let file = file.map(|file| file.try_clone().map(|file| FileOffset::new(file, offset)));
         let region = map_aligned(len, file.transpose().map_err(MemoryError::Map)?, config.backing, refused)?;
         let region = GuestRegionMmap::new(region, GuestAddress(start));
         regions.push(region.ok_or_else(|| MemoryError::Map(io::ErrorKind::InvalidInput.into()))?);
@@ -87,30 +94,11 @@ pub fn map(mem_size_mib: u32, config: MemoryConfig) -> Result<GuestMemoryMmap, M
     Ok(mem)
 }
 
-/// A file in memory, of the memory's size for good; none for memory of the process's own.
-fn create_file(mem_size_mib: u32, config: MemoryConfig) -> io::Result<Option<File>> {
-    const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    let kind = match config.backing {
-        Backing::Anonymous if !config.shared => return Ok(None),
-        Backing::Anonymous => 0,
-        Backing::Hugetlb2M => libc::MFD_HUGETLB | libc::MFD_HUGE_2MB,
-        Backing::Hugetlb1G => libc::MFD_HUGETLB | libc::MFD_HUGE_1GB,
-    };
-    // SAFETY: the name ends with a zero and lives on.
-    let fd = unsafe {
-        libc::memfd_create(c"guest-memory".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | kind)
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+fn refused(mem_size_mib: u32, config: MemoryConfig, source: io::Error) -> MemoryError {
+    match config.backing.huge_page_mib() {
+        Some(page_mib) => MemoryError::HugePages { pages: mem_size_mib / page_mib, page_mib, source },
+        None => MemoryError::Map(source),
     }
-    // SAFETY: the descriptor is new and nobody else's.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.set_len(u64::from(mem_size_mib) << 20)?;
-    // SAFETY: touches no memory.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Some(file))
 }
 
 /// Maps `len` bytes, a multiple of the page size, at a boundary of a huge page: a file's, or the process's own.
@@ -198,6 +186,11 @@ mod tests {
     const ANONYMOUS: MemoryConfig =
         MemoryConfig { backing: Backing::Anonymous, shared: false, prefault: false };
 
+    fn map(mem_size_mib: u32, config: MemoryConfig) -> Result<GuestMemoryMmap, MemoryError> {
+        let file = create_file(mem_size_mib, config)?;
+        super::map(mem_size_mib, config, file.as_ref())
+    }
+
     #[test]
     fn memory_is_usable_up_to_its_ends_and_aligned() {
         for shared in [false, true] {
@@ -223,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_is_a_file_that_keeps_its_size() {
+    fn shared_memory_is_a_file() {
         let mem = map(3073, MemoryConfig { shared: true, ..ANONYMOUS }).unwrap();
         mem.write_obj(0x1234_u16, GuestAddress(4 << 30)).unwrap();
         let high = mem.find_region(GuestAddress(4 << 30)).unwrap().file_offset().unwrap();
@@ -231,9 +224,6 @@ mod tests {
         let mut bytes = [0; 2];
         high.file().read_exact_at(&mut bytes, high.start()).unwrap();
         assert_eq!(bytes, [0x34, 0x12]);
-        for len in [0, (3073 << 20) - 4096, 4 << 30] {
-            assert!(high.file().set_len(len).is_err(), "{len}");
-        }
         assert!(map(64, ANONYMOUS).unwrap().iter().all(|region| region.file_offset().is_none()));
     }
 

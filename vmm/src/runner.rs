@@ -29,6 +29,8 @@ const LIFELINE: u64 = 2;
 const LISTENER: u64 = 3;
 /// Connections have their descriptor added to this.
 const FIRST_CONNECTION: u64 = 4;
+/// Descriptors that a VM with many disks, interfaces and connections may need at once.
+const RESERVED_FDS: RawFd = 512;
 
 /// The VMM failed.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,7 @@ pub fn listen(path: &Path, sockets: &mut SocketFiles) -> Result<Server, RunError
 pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Result<End, RunError> {
     // Before any other thread exists, which would inherit another mask.
     let signals = watch_signals()?;
+    reserve_descriptors(signals.as_raw_fd());
     let epoll = Epoll::new()?;
     let watch =
         |fd: RawFd, events, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token));
@@ -152,6 +155,18 @@ pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Re
     };
     vm.flush_console();
     end
+}
+
+/// Makes the table of descriptors large enough at once. While a process has several threads, the host's kernel waits for a
+/// grace period each time the table has to grow (expand_fdtable in fs/file.c), first beyond 64: some 10 ms of each start.
+/// Where that many are not allowed it grows as before.
+fn reserve_descriptors(any: RawFd) {
+    // SAFETY: touches no memory; makes a descriptor, if any.
+    let fd = unsafe { libc::fcntl(any, libc::F_DUPFD_CLOEXEC, RESERVED_FDS - 1) };
+    if fd >= 0 {
+        // SAFETY: it is new and nobody else's.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! A VM: KVM, memory, vCPUs and devices, put together from a configuration.
 
 use std::{
+    fs::File,
     io,
     path::PathBuf,
     sync::{
@@ -137,6 +138,7 @@ impl Drop for SocketFiles {
 /// All of a VM that has a path, open. Nothing of it has been looked at.
 pub struct Parts {
     kvm: Kvm,
+    memory: Option<File>,
     boot: Files,
     devices: Devices,
     counters: Counters,
@@ -156,6 +158,8 @@ impl Parts {
     /// Says what could not be had.
     pub fn open(config: &VmConfig, sockets: &mut SocketFiles) -> Result<Self, VmError> {
         let kvm = Kvm::new().map_err(VmError::OpenKvm)?;
+        let memory = memory::create_file(config.mem_size_mib, config.memory)
+            .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
         let boot = Files::open(config)?;
         let mut counters = Counters::default();
         let devices = Devices::open(config, &mut counters, sockets)?;
@@ -163,7 +167,7 @@ impl Parts {
             Output::create(path).map_err(|source| VmError::Console { path: path.clone(), source })
         };
         let console = config.console.as_ref().map(create).transpose()?;
-        Ok(Self { kvm, boot, devices, counters, console })
+        Ok(Self { kvm, memory, boot, devices, counters, console })
     }
 }
 
@@ -188,14 +192,14 @@ impl Vm {
     /// # Errors
     /// Says what could not be had.
     pub fn new(config: &VmConfig, parts: Parts) -> Result<Self, VmError> {
-        let Parts { kvm: kvm_fd, boot: files, devices, mut counters, console } = parts;
+        let Parts { kvm: kvm_fd, memory, boot: files, devices, mut counters, console } = parts;
         let Devices { all: mut devices, named, handles } = devices;
         // Spare slots do without: what their device would prepare costs each start more than it is worth to most.
         devices.iter_mut().take(named).for_each(|device| device.prepare());
         let slots: Vec<_> = (0..).map(DeviceSlot::new).take(devices.len()).collect();
         let cmdline = cmdline::build(&slots[..named], config.console.is_some(), &config.cmdline)
             .map_err(BootError::from)?;
-        let mem = memory::map(config.mem_size_mib, config.memory)
+        let mem = memory::map(config.mem_size_mib, config.memory, memory.as_ref())
             .map_err(|source| VmError::Memory { mem_size_mib: config.mem_size_mib, source })?;
         if config.jail.is_some() {
             // It has time to bind itself while the VM is created.

@@ -108,6 +108,10 @@ const SPAWNER: &[Allowed] = &[
 ];
 
 /// Moves data by calls of its own, or by a ring that was made and restricted before.
+/// Letting the vCPU go first, or not.
+const TAKE_TURNS: Allowed =
+    Values(libc::SYS_sched_setscheduler, 1, &[number(libc::SCHED_OTHER), number(libc::SCHED_BATCH)]);
+
 const BLOCK: &[Allowed] = &[
     Call(libc::SYS_preadv),
     Call(libc::SYS_preadv2),
@@ -117,10 +121,11 @@ const BLOCK: &[Allowed] = &[
     Call(libc::SYS_fdatasync),
     Call(libc::SYS_fallocate),
     Call(libc::SYS_io_uring_enter),
+    TAKE_TURNS,
 ];
 
 const NET: &[Allowed] =
-    &[Call(libc::SYS_readv), Call(libc::SYS_writev), Values(libc::SYS_ioctl, 1, &[TUNSETQUEUE])];
+    &[Call(libc::SYS_readv), Call(libc::SYS_writev), Values(libc::SYS_ioctl, 1, &[TUNSETQUEUE]), TAKE_TURNS];
 
 /// Streams to unix sockets in the visible directory, and nothing else of the network.
 const VSOCK: &[Allowed] = &[

@@ -14,6 +14,7 @@ pub mod net;
 pub mod rng;
 mod segments;
 mod serve;
+mod turns;
 pub mod vsock;
 pub mod worker;
 

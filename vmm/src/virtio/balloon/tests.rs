@@ -87,7 +87,8 @@ fn inflated_pages_go_back_and_their_neighbours_stay() {
 #[test]
 fn shared_memory_goes_back_as_well() {
     let config = crate::config::MemoryConfig { shared: true, ..Default::default() };
-    let mem = crate::memory::map(64, config).unwrap();
+    let file = crate::memory::create_file(64, config).unwrap();
+    let mem = crate::memory::map(64, config, file.as_ref()).unwrap();
     let address = |page: u64| GuestAddress(page * PAGE);
     for page in 99..103 {
         mem.write_slice(&[0xa5; 4096], address(page)).unwrap();

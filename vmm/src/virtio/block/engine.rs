@@ -35,11 +35,13 @@ impl Engine {
         Ring::new().map_or(Self::InPlace, |ring| Self::Ring(Box::new(ring)))
     }
 
-    /// Begins a request, and returns it if it has ended already. `alone`: it is the only one that there is.
+    /// Begins a request, and returns it if it has ended already. `alone`: it is the only one that there is, and may hold up
+    /// those that come meanwhile.
     ///
     /// What is in the host's page cache is read, and what goes there is written, faster by one plain system call than by
-    /// a ring, which hands most writes to a thread of the kernel's: 1.6 µs against 8 µs for 4 KiB on ext4. So a request
-    /// that no other waits behind is done in place, unless it has to wait for a device; a boot is made of such requests.
+    /// a ring, which hands most writes and all flushes to a thread of the kernel's: 1.6 µs against 8 µs for 4 KiB on
+    /// ext4. So a request that no other waits behind is done in place, unless it has to wait for a device; a boot is made
+    /// of such requests.
     /// With several at hand they all go to the ring, where none holds up another.
     pub(super) fn start(&mut self, mut job: Job, alone: bool) -> Option<Done> {
         let Self::Ring(ring) = self else { return Some(in_place(job)) };
@@ -50,7 +52,7 @@ impl Engine {
                     Some(_) if job.buffers.is_done() => return Some(Done { job, result: Ok(()) }),
                     Some(count) => job.offset += count as u64,
                 },
-                Kind::Write { durable: false } => return Some(in_place(job)),
+                Kind::Write { durable: false } | Kind::Flush => return Some(in_place(job)),
                 _ => {}
             }
         }

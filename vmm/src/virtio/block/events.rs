@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     time::monotonic_ns,
-    virtio::{ActiveQueue, Interrupt, serve::ServeError},
+    virtio::{ActiveQueue, Interrupt, serve::ServeError, turns::Turns},
 };
 
 const WAKE: u64 = 0;
@@ -59,12 +59,15 @@ impl QueueThread {
             engine,
             durable: self.features & (1 << VIRTIO_BLK_F_FLUSH) == 0,
             throttled: false,
+            quick_flush: false,
         };
+        let mut turns = Turns::default();
         loop {
-            let Pass { next, notify } = queue.pass(monotonic_ns())?;
+            let Pass { next, notify, taken } = queue.pass(monotonic_ns())?;
             if notify {
                 self.interrupt.signal_used();
             }
+            turns.found(taken);
             let timeout = match next {
                 Next::Wait => -1,
                 Next::GoOn => 0,

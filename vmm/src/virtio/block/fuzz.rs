@@ -62,6 +62,7 @@ pub(crate) fn run(data: &[u8]) -> usize {
         engine: &mut Engine::InPlace,
         durable: false,
         throttled: false,
+        quick_flush: false,
     };
     queue.queue.set_event_idx(guest.features() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
     while let Some(step) = guest.next() {

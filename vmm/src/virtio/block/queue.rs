@@ -11,13 +11,16 @@ use vm_memory::GuestMemoryMmap;
 
 use super::{
     engine::{Done, Engine, MAX_IN_FLIGHT},
-    request::{self, Request},
+    request::{self, Kind, Request},
     slot::Slot,
 };
 use crate::{time::monotonic_ns, virtio::serve::ServeError};
 
 /// Most requests taken between two looks at whether to stop. Their ends are signalled together.
 const BATCH: usize = 64;
+
+/// A flush that takes no longer than this, in nanoseconds, may hold up requests that come meanwhile.
+const QUICK_FLUSH_NS: u64 = 1_000_000;
 
 /// A queue in use. Dropping it waits for all that is in flight.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(super) struct BlockQueue<'e> {
     pub(super) durable: bool,
     /// Whether the next request is one that a rate limit holds up.
     pub(super) throttled: bool,
+    /// Whether the last flush was quick, as on a host that has nothing slower than memory to write to.
+    pub(super) quick_flush: bool,
 }
 
 /// What to do after a pass.
@@ -52,6 +57,8 @@ pub(super) struct Pass {
     pub(super) next: Next,
     /// Whether to interrupt the driver.
     pub(super) notify: bool,
+    /// How many requests it has taken.
+    pub(super) taken: usize,
 }
 
 impl BlockQueue<'_> {
@@ -63,7 +70,9 @@ impl BlockQueue<'_> {
     pub(super) fn pass(&mut self, now_ns: u64) -> Result<Pass, ServeError> {
         let mut returned = self.return_done()?;
         self.queue.disable_notification(&*self.mem)?;
+        let first = self.queue.next_avail();
         let mut next = self.take(now_ns, &mut returned)?;
+        let taken = usize::from(self.queue.next_avail().wrapping_sub(first));
         let submitted = self.engine.submit()?;
         // Much ends while it is submitted.
         returned += self.return_done()?;
@@ -77,7 +86,7 @@ impl BlockQueue<'_> {
             next = Next::Retry;
         }
         let notify = returned > 0 && self.queue.needs_notification(&*self.mem)?;
-        Ok(Pass { next, notify })
+        Ok(Pass { next, notify, taken })
     }
 
     /// Begins requests until there are no more, or no more can be taken.
@@ -106,7 +115,8 @@ impl BlockQueue<'_> {
             }
             self.throttled = false;
             let more = self.queue.avail_idx(&*mem, Ordering::Relaxed)?.0 != self.queue.next_avail();
-            let alone = !more && self.engine.in_flight() == 0;
+            let slow = job.kind == Kind::Flush && !self.quick_flush;
+            let alone = !more && self.engine.in_flight() == 0 && !slow;
             if let Some(done) = self.engine.start(job, alone) {
                 self.finish(done)?;
                 *returned += 1;
@@ -137,7 +147,11 @@ impl BlockQueue<'_> {
                 job.buffers.set_status(VIRTIO_BLK_S_IOERR);
             }
         }
-        counters.latency.record(monotonic_ns().saturating_sub(job.taken_ns));
+        let took_ns = monotonic_ns().saturating_sub(job.taken_ns);
+        counters.latency.record(took_ns);
+        if job.kind == Kind::Flush {
+            self.quick_flush = took_ns <= QUICK_FLUSH_NS;
+        }
         Ok(self.queue.add_used(&*self.mem, job.head, job.written)?)
     }
 }

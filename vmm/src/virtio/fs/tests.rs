@@ -110,7 +110,8 @@ fn serve(features: u64) -> (TempDir, UnixStream, JoinHandle<()>) {
 }
 
 fn shared_memory() -> GuestMemoryMmap {
-    memory::map(64, MemoryConfig { shared: true, ..MemoryConfig::default() }).unwrap()
+    let config = MemoryConfig { shared: true, ..MemoryConfig::default() };
+    memory::map(64, config, memory::create_file(64, config).unwrap().as_ref()).unwrap()
 }
 
 /// A driver with one request in its second queue; the first is left alone.
@@ -248,7 +249,7 @@ fn a_server_that_lacks_a_feature_fails_the_device() {
 fn private_memory_is_not_served() {
     let (_dir, socket, server) = serve(FEATURES);
     let mut fs = Fs::new("tag", socket).unwrap();
-    let mem = memory::map(64, MemoryConfig::default()).unwrap();
+    let mem = memory::map(64, MemoryConfig::default(), None).unwrap();
     let driver = Driver::new(&mem);
     fs.activate(driver.activation()).unwrap();
     driver.wait_for_failure();

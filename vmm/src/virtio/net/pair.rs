@@ -17,7 +17,7 @@ use super::{
     throttle::Throttle,
     tx::Transmitter,
 };
-use crate::virtio::{ActiveQueue, Interrupt, serve::ServeError};
+use crate::virtio::{ActiveQueue, Interrupt, serve::ServeError, turns::Turns};
 
 const STOP: u64 = 0;
 const TAP: u64 = 1;
@@ -102,8 +102,10 @@ impl Pair {
                 active.kick,
             ));
         }
+        let mut turns = Turns::default();
         loop {
             let mut more = receiver.serve(tap)? | transmitter.serve(tap)?;
+            turns.found(transmitter.taken());
             if let Some((control, _)) = &mut control {
                 more |= control.serve()?;
             }

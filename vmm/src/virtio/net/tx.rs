@@ -22,6 +22,8 @@ pub(super) struct Transmitter<'m> {
     /// The rate limit has admitted the next frame, which the tap did not take.
     admitted: bool,
     blocked: Option<Blocked>,
+    /// How many frames were taken when it last served.
+    taken: usize,
 }
 
 impl<'m> Transmitter<'m> {
@@ -34,12 +36,17 @@ impl<'m> Transmitter<'m> {
         counters: Arc<NetCounters>,
     ) -> Self {
         let pieces = Pieces::default();
-        Self { mem, ring, interrupt, throttle, counters, pieces, admitted: false, blocked: None }
+        Self { mem, ring, interrupt, throttle, counters, pieces, admitted: false, blocked: None, taken: 0 }
     }
 
     /// What it waited for may be there.
     pub(super) fn wake(&mut self, cause: Blocked) {
         self.blocked.take_if(|blocked| *blocked == cause);
+    }
+
+    /// How many frames [`serve`](Self::serve) took when it was called last.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
     }
 
     /// Sends the guest's frames, up to a limit. Returns whether there may be more to do now.
@@ -48,6 +55,7 @@ impl<'m> Transmitter<'m> {
     /// When the driver broke the queue.
     pub(super) fn serve(&mut self, tap: &Tap) -> Result<bool, ServeError> {
         let mut left = BATCH;
+        self.taken = 0;
         while left > 0 && self.blocked.is_none() {
             self.step(tap)?;
             left -= 1;
@@ -75,6 +83,7 @@ impl<'m> Transmitter<'m> {
             return Ok(());
         }
         self.admitted = false;
+        self.taken += 1;
         Ok(self.ring.publish(self.mem, &[(head, 0)])?)
     }
 

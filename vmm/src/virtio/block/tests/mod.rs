@@ -73,6 +73,7 @@ impl Bench {
             engine: &mut self.engine,
             durable: self.durable,
             throttled: false,
+            quick_flush: false,
         }
     }
 

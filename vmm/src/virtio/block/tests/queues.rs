@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_OK, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 
 use super::{driver::DATA_LEN, *};
 
@@ -119,4 +119,25 @@ fn the_end_of_a_queue_waits_for_what_is_in_flight() {
     bench.driver.forget_up_to(0);
     finish(&mut bench.queue()).unwrap();
     assert_eq!(bench.driver.take_used().len(), 32);
+}
+
+#[test]
+fn a_flush_holds_up_nothing_unless_the_last_was_quick() {
+    if !ways().contains(&Way::InFlight) {
+        return eprintln!("skipped: this host has no io_uring");
+    }
+    for quick in [false, true] {
+        let (_file, disk) = disk(&numbered(512), false);
+        let mut bench = Bench::new(Way::InFlight, disk);
+        bench.driver.put_header(0, VIRTIO_BLK_T_FLUSH, 0);
+        bench.driver.add(&[(HEADER, 16, 0), (STATUS, 1, WRITE)]);
+        let mut queue = bench.queue();
+        queue.quick_flush = quick;
+        let mut returned = 0;
+        queue.take(0, &mut returned).unwrap();
+        assert_eq!((returned, queue.engine.in_flight()), if quick { (1, 0) } else { (0, 1) });
+        finish(&mut queue).unwrap();
+        drop(queue);
+        assert_eq!(bench.driver.status(0), VIRTIO_BLK_S_OK);
+    }
 }
