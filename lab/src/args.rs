@@ -38,9 +38,9 @@ pub(crate) struct RunArgs {
     /// Seconds of wall time after which the machine is ended, with exit code 124.
     #[arg(long, value_name = "SECS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: u64,
-    /// Number of CPUs [default: 2, and 1 with --deterministic].
-    #[arg(long, value_name = "N", conflicts_with = "deterministic", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) cpus: Option<u32>,
+    /// Number of CPUs. With more than one, guests crash now and then: the emulator's threads disturb each other.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "deterministic", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) cpus: u32,
     /// Memory in MiB. The machine's tmpfs lives in it too.
     #[arg(long, value_name = "MIB", default_value_t = 6144, value_parser = clap::value_parser!(u32).range(512..))]
     pub(crate) memory: u32,

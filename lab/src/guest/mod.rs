@@ -9,6 +9,7 @@ mod system;
 use std::{
     convert::Infallible,
     fs::{File, OpenOptions},
+    io, thread,
 };
 
 use anyhow::{Context, Result};
@@ -38,6 +39,7 @@ fn serve() -> Result<()> {
     system::early()?;
     let idle_vm = idle_vm::hold()?;
     let mut control = open_port(1)?;
+    take_pulse(open_port(4)?);
     let request: Request = wire::receive(&mut control).context("cannot read the request")?;
     let report = match prepare(&request).and_then(|ports| command::run(&request, &control, ports)) {
         Ok(report) => report,
@@ -58,6 +60,11 @@ fn prepare(request: &Request) -> Result<[File; 2]> {
     mounts::extras(request)?;
     system::late()?;
     Ok(ports)
+}
+
+/// The interrupts that come with it are all that it is for.
+fn take_pulse(mut port: File) {
+    thread::spawn(move || io::copy(&mut port, &mut io::sink()));
 }
 
 fn open_port(number: u32) -> Result<File> {

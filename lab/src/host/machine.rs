@@ -7,8 +7,8 @@ use std::{ffi::OsString, path::PathBuf};
 pub(crate) struct Descriptors {
     pub(crate) initramfs: i32,
     pub(crate) console: i32,
-    /// Control, stdout and stderr, which are ports 1, 2 and 3 inside.
-    pub(crate) ports: [i32; 3],
+    /// Control, stdout, stderr and the pulse, which are ports 1 to 4 inside.
+    pub(crate) ports: [i32; 4],
     pub(crate) disk: Option<i32>,
 }
 
@@ -76,7 +76,7 @@ impl Machine {
     fn add_ports(&self, arguments: &mut Arguments) {
         arguments.add("-chardev", &format!("socket,id=console,fd={}", self.descriptors.console));
         arguments.add("-serial", "chardev:console");
-        arguments.add("-device", "virtio-serial-pci,max_ports=4");
+        arguments.add("-device", "virtio-serial-pci,max_ports=5");
         for (number, descriptor) in (1..).zip(self.descriptors.ports) {
             arguments.add("-chardev", &format!("socket,id=port{number},fd={descriptor}"));
             arguments.add("-device", &format!("virtserialport,nr={number},chardev=port{number}"));
@@ -130,7 +130,7 @@ mod tests {
             modules: "/k/modules".into(),
             root: "/odd,root".into(),
             out: None,
-            descriptors: Descriptors { initramfs: 5, console: 6, ports: [7, 8, 9], disk: None },
+            descriptors: Descriptors { initramfs: 5, console: 6, ports: [7, 8, 9, 10], disk: None },
         }
     }
 

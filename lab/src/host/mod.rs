@@ -9,6 +9,7 @@ mod kernel;
 mod machine;
 mod qemu;
 mod relay;
+mod repair;
 mod session;
 
 use anyhow::Result;
@@ -18,7 +19,7 @@ pub(crate) use session::run;
 /// `husk-lab setup`: says what the lab runs on, in one line.
 pub(crate) fn setup() -> Result<u8> {
     let cache = cache::Cache::find()?;
-    let emulator = emulator::ensure(&cache)?.version()?.unwrap_or_default();
+    let emulator = emulator::ensure(&cache)?.version()?;
     let kernel = kernel::ensure(&cache)?;
     println!("QEMU {emulator}, kernel {}", kernel.version);
     Ok(0)

@@ -9,6 +9,7 @@ use std::{
     },
     sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     thread,
+    time::Duration,
 };
 
 use nix::sys::signal::{SigSet, Signal};
@@ -16,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::wire::{self, Report};
 
 const CHUNK: usize = 64 << 10;
+const PULSE: Duration = Duration::from_millis(100);
 
 /// What a session waits for.
 #[derive(Debug)]
@@ -62,6 +64,17 @@ pub(crate) fn input(mut port: UnixStream, from: OwnedFd) {
             if wire::write_frame(&mut port, &chunk[..length]).is_err() || length == 0 {
                 return;
             }
+        }
+    });
+}
+
+/// Interrupts the machine's CPU now and then, for as long as there is a machine. QEMU's main thread and a CPU's thread that
+/// enters a guest write the CPU's pending interrupts without a lock, so one can be lost, and if it was the timer's, the machine
+/// waits for good. Any later one brings it back.
+pub(crate) fn pulse(mut port: UnixStream) {
+    thread::spawn(move || {
+        while port.write_all(&[0]).is_ok() {
+            thread::sleep(PULSE);
         }
     });
 }

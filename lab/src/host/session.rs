@@ -53,10 +53,11 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     let (control, qemu_control) = UnixStream::pair()?;
     let (stdout, qemu_stdout) = UnixStream::pair()?;
     let (stderr, qemu_stderr) = UnixStream::pair()?;
+    let (pulse, qemu_pulse) = UnixStream::pair()?;
 
     let machine = Machine {
         deterministic: args.deterministic,
-        cpus: args.cpus.unwrap_or(2),
+        cpus: args.cpus,
         memory_mib: args.memory,
         kernel: kernel.image(),
         modules: kernel.modules(),
@@ -65,12 +66,12 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
         descriptors: Descriptors {
             initramfs: initramfs.as_raw_fd(),
             console: qemu_console.as_raw_fd(),
-            ports: [qemu_control.as_raw_fd(), qemu_stdout.as_raw_fd(), qemu_stderr.as_raw_fd()],
+            ports: [&qemu_control, &qemu_stdout, &qemu_stderr, &qemu_pulse].map(AsRawFd::as_raw_fd),
             disk: disk.as_ref().map(AsRawFd::as_raw_fd),
         },
     };
     let mut inherited: Vec<&dyn AsRawFd> =
-        vec![&initramfs, &qemu_console, &qemu_control, &qemu_stdout, &qemu_stderr];
+        vec![&initramfs, &qemu_console, &qemu_control, &qemu_stdout, &qemu_stderr, &qemu_pulse];
     inherited.extend(disk.as_ref().map(|disk| disk as &dyn AsRawFd));
 
     // Blocked before there is any other thread, so that only the one that waits for them gets them.
@@ -81,7 +82,7 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     signals.thread_block()?;
     let (qemu, complaints) = Qemu::start(&emulator, &machine, &inherited)?;
     // The other ends now belong to QEMU alone, so that its end is seen here.
-    drop((qemu_console, qemu_control, qemu_stdout, qemu_stderr, initramfs, disk));
+    drop((qemu_console, qemu_control, qemu_stdout, qemu_stderr, qemu_pulse, initramfs, disk));
 
     let (events, received) = mpsc::channel();
     relay::signals(events.clone(), signals);
@@ -90,6 +91,9 @@ pub(crate) fn run(args: RunArgs) -> Result<u8> {
     relay::output(events.clone(), 0, stdout, &io::stdout())?;
     relay::output(events.clone(), 1, stderr, &io::stderr())?;
     relay::report(events, control.try_clone()?);
+    if !args.deterministic {
+        relay::pulse(pulse);
+    }
     let mut feed = control.try_clone()?;
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     // A machine that is already gone is reported as such below.
