@@ -29,6 +29,7 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
         };
     };
     if unprivileged::is_under_pasta() {
+        unprivileged::end_with_pasta().context("cannot watch pasta")?;
         // It has published the ports, and its namespace is the network.
         let tcp = std::mem::take(&mut options.publish).into_iter();
         let tcp = tcp.filter(|port| port.protocol == PortProtocol::Tcp).map(|port| port.container_port);

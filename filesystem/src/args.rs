@@ -12,12 +12,13 @@ use std::{
 use crate::serve::Cache;
 
 pub(crate) const USAGE: &str =
-    "usage: husk-fs --root DIR --listen FD [--lifeline FD] [--cache auto|always|never] [--read-only]
+    "usage: husk-fs --root DIR --listen FD [--lifeline FD] [--cgroup DIR] [--cache auto|always|never] [--read-only]
        husk-fs --version
 
 Serves DIR to the one VMM that connects (vhost-user), and ends when it hangs up. Must be started by root.
 --listen: an inherited descriptor of a unix socket that listens.
 --lifeline: end when the other end of this inherited descriptor is closed.
+--cgroup: the directory of a cgroup (version 2) for the process that serves.
 --cache: what the guest may keep. auto: names and attributes for a second, a file's content while it is open; others may
          change DIR meanwhile. always: all, for a day; nobody else may change DIR. never: nothing.
 --read-only: the guest can change nothing.
@@ -63,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) root: PathBuf,
     pub(crate) listener: UnixListener,
     pub(crate) lifeline: Option<OwnedFd>,
+    pub(crate) cgroup: Option<PathBuf>,
     pub(crate) cache: Cache,
     pub(crate) read_only: bool,
 }
@@ -70,7 +72,7 @@ pub(crate) struct Options {
 /// Reads the command line and takes over the descriptors that it names.
 pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
     let mut args = args.into_iter();
-    let (mut root, mut listen, mut lifeline) = (None, None, None);
+    let (mut root, mut listen, mut lifeline, mut cgroup) = (None, None, None, None);
     let (mut cache, mut read_only) = (Cache::Auto, false);
     while let Some(option) = args.next() {
         let mut value = |name| args.next().ok_or(ArgsError::NoValue(name));
@@ -80,6 +82,7 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
             Some("--root") => root = Some(PathBuf::from(value("--root")?)),
             Some("--listen") => listen = Some(number("--listen", value("--listen")?)?),
             Some("--lifeline") => lifeline = Some(number("--lifeline", value("--lifeline")?)?),
+            Some("--cgroup") => cgroup = Some(PathBuf::from(value("--cgroup")?)),
             Some("--cache") => {
                 let value = value("--cache")?;
                 cache = match value.to_str() {
@@ -105,7 +108,7 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
         return Err(ArgsError::NotListening(listen));
     }
     let lifeline = lifeline.map(|fd| inherit("--lifeline", fd)).transpose()?;
-    Ok(Command::Serve(Options { root, listener, lifeline, cache, read_only }))
+    Ok(Command::Serve(Options { root, listener, lifeline, cgroup, cache, read_only }))
 }
 
 fn number(option: &'static str, text: OsString) -> Result<RawFd, ArgsError> {
@@ -142,11 +145,12 @@ mod tests {
     fn all_options_are_understood() {
         let (listen, (lifeline, _other)) = (listener("all"), std::io::pipe().unwrap());
         let lifeline = lifeline.into_raw_fd().to_string();
-        let args =
-            ["--root", "/r", "--listen", &listen, "--lifeline", &lifeline, "--cache", "never", "--read-only"];
-        match parse(args.iter().map(OsString::from).collect()).unwrap() {
+        let args = ["--root", "/r", "--listen", &listen, "--lifeline", &lifeline, "--cgroup", "/c"];
+        let args = args.iter().chain(&["--cache", "never", "--read-only"]);
+        match parse(args.map(OsString::from).collect()).unwrap() {
             Command::Serve(options) => {
                 assert_eq!(options.root, PathBuf::from("/r"));
+                assert_eq!(options.cgroup, Some(PathBuf::from("/c")));
                 assert_eq!((options.cache, options.read_only), (Cache::Never, true));
                 assert!(options.lifeline.is_some());
             }

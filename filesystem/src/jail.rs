@@ -3,9 +3,9 @@
 //! The order, and why it is this one:
 //!
 //! 1. The directory becomes the working directory, while its path still means something.
-//! 2. New mount, network, IPC, UTS and PID namespaces, and a child, which is the only one that sees the last. The parent
-//!    stays outside and waits. It dies by any signal, and the child with it: there is nothing to save, since what the
-//!    guest wrote is the host's kernel's already.
+//! 2. A child in new mount, network, IPC, UTS and PID namespaces, and in its cgroup: joining that later would make the
+//!    host's kernel wait for all its CPUs. The parent stays outside and waits. It dies by any signal, and the child with it:
+//!    there is nothing to save, since what the guest wrote is the host's kernel's already.
 //! 3. The child makes the directory, with what is mounted in it, its root, and leaves the old one. Nothing in it can be
 //!    opened as a device. Mounts that the host makes in the directory later appear in it, as the host made them: whoever
 //!    makes them adds `nodev` and `nosuid`.
@@ -38,12 +38,16 @@ use rustix::{
 
 /// Most descriptors. Each file that the guest knows needs one.
 const MAX_FILES: u64 = 1_000_000;
+/// So many fit into its table from the start.
+const RESERVED_FILES: i32 = 1024;
 /// A directory that every system has, to be covered by the new root in this mount namespace alone.
 const MOUNT_POINT: &CStr = c"/dev";
 /// Highest number that a capability may have.
 const MAX_CAPABILITY: libc::c_ulong = 63;
 const NAMESPACES: libc::c_int =
     libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWPID;
+/// linux/sched.h; it does not fit into the type of the flags above.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// The jail can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,15 @@ pub(crate) enum JailError {
     #[error("cannot serve {path}")]
     Root {
         /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The cgroup is not there.
+    #[error("cannot open the cgroup {path}")]
+    Cgroup {
+        /// Its directory.
         path: PathBuf,
         /// Why.
         #[source]
@@ -100,6 +113,14 @@ pub(crate) fn raise_file_limit() -> Result<u64, JailError> {
     Ok(now)
 }
 
+/// Makes the table of descriptors larger at once, in the child, which has its own. While a process has several threads, the
+/// host's kernel waits for a grace period, some 10 ms, each time the table has to grow (expand_fdtable in fs/file.c): first
+/// beyond 64, then beyond each double of that.
+pub(crate) fn reserve_descriptors(any: &impl AsFd) {
+    // Not worth a failure.
+    drop(rustix::io::fcntl_dupfd_cloexec(any, RESERVED_FILES - 1));
+}
+
 /// In which process one is.
 #[derive(Debug)]
 pub(crate) enum Side {
@@ -133,18 +154,29 @@ impl Child {
     }
 }
 
-/// Makes the namespaces and the child. This process must have no other thread.
-pub(crate) fn split(root: &Path) -> Result<Side, JailError> {
+/// Makes the child, in the namespaces and in the cgroup whose directory is named. This process must have no other thread.
+pub(crate) fn split(root: &Path, cgroup: Option<&Path>) -> Result<Side, JailError> {
     chdir(root).map_err(|source| JailError::Root { path: root.into(), source: source.into() })?;
-    // SAFETY: there is one thread, and no memory is touched.
-    if unsafe { libc::unshare(NAMESPACES) } < 0 {
-        let source = io::Error::last_os_error();
-        return Err(JailError::Os { what: "create namespaces", hint: ": run as root", source });
+    let open =
+        |path: &Path| File::open(path).map_err(|source| JailError::Cgroup { path: path.into(), source });
+    let cgroup = cgroup.map(open).transpose()?;
+    // SAFETY: all zero is a valid value: nothing is wanted.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from(NAMESPACES.unsigned_abs());
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    if let Some(cgroup) = &cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
-    // SAFETY: there is no other thread whose locks the child could inherit.
-    let pid = unsafe { libc::fork() };
-    check(pid.into(), "start a process")?;
-    Ok(Pid::from_raw(pid).map_or(Side::Inside, |pid| Side::Outside(Child(pid))))
+    // SAFETY: the arguments live on; no stack and no thread-local storage are given, so that this is a fork, and no other
+    // thread exists whose locks the child could inherit.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    if pid < 0 {
+        let (what, source) = ("create namespaces, or join the cgroup,", io::Error::last_os_error());
+        return Err(JailError::Os { what, hint: ": run as root", source });
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(pid.map_or(Side::Inside, |pid| Side::Outside(Child(pid))))
 }
 
 /// What the server needs and could not open in its jail.

@@ -49,9 +49,9 @@ fn chain(error: &dyn Error) -> String {
 }
 
 fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
-    let Options { root, listener, lifeline, cache, read_only } = options;
+    let Options { root, listener, lifeline, cgroup, cache, read_only } = options;
     let max_files = jail::raise_file_limit()?;
-    match jail::split(&root)? {
+    match jail::split(&root, cgroup.as_deref())? {
         Side::Outside(child) => {
             // They are the child's: nobody must wait for this end.
             drop((listener, lifeline));
@@ -59,6 +59,7 @@ fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         }
         Side::Inside => {
             log::install();
+            jail::reserve_descriptors(&listener);
             let descriptors = jail::enter(read_only)?;
             filter::apply_first()?;
             if let Some(lifeline) = lifeline {

@@ -146,7 +146,7 @@ impl Agent for Service {
         if resolver.is_some() {
             return Err(Failure::state("the sandbox was set up before").into());
         }
-        *resolver = Some(sandbox::set_up(&request, self.means.forward)?);
+        *resolver = Some(sandbox::set_up(&request, self.means.forward, &self.means.dial)?);
         Ok(Empty::new())
     }
 

@@ -12,11 +12,17 @@ use oci_spec::runtime::Spec;
 
 use crate::{failure::Failure, paths};
 
-/// Mounts the directory if this container needs it, unless it is mounted.
+/// Mounts the directory if this container needs it, unless it is mounted. What the host has mounted there for containers is entered
+/// here first: otherwise each container's own namespace would have it as a file system of its own.
 pub(crate) fn provide(rootfs: &RootFs, spec: &Spec) -> Result<(), Failure> {
     let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
-    if !rootfs.shared_dir.is_empty() || sources.into_iter().any(|source| source.starts_with(shared::PATH)) {
+    let shared: Vec<&Path> = sources.filter(|source| source.starts_with(shared::PATH)).collect();
+    if !rootfs.shared_dir.is_empty() || !shared.is_empty() {
         mount_once()?;
+    }
+    for source in shared {
+        // Whatever is wrong with it, mounting it says.
+        let _ = fs::metadata(source.join("."));
     }
     Ok(())
 }
@@ -47,6 +53,11 @@ pub(crate) fn path_of(relative: &str) -> Result<PathBuf, Failure> {
 pub(crate) fn forget(container_id: &str) -> io::Result<()> {
     let own = format!("{}/{container_id}/", shared::PATH);
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    // What several containers have mounted stays while the host shares it: the kernel finds that out when somebody looks.
+    let others = format!("{}/.", shared::PATH);
+    for path in mounts.lines().filter_map(mount_point).filter(|path| path.starts_with(&others)) {
+        let _ = fs::symlink_metadata(path);
+    }
     for path in mounts.lines().filter_map(mount_point).filter(|path| path.starts_with(&own)) {
         // One that was below another has gone with it; one with unusual characters is below another.
         match umount2(path, MntFlags::MNT_DETACH) {

@@ -55,6 +55,16 @@ pub fn is_under_pasta() -> bool {
     env::var_os(MARK).is_some()
 }
 
+/// Has pasta's end, however it comes, ask this husk to end the container and itself.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn end_with_pasta() -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The command that runs `husk` with `args` under pasta, with these ports of the host leading to it.
 ///
 /// # Errors

@@ -28,6 +28,10 @@ pub mod port {
     /// The agent listens on this port of the guest. Whoever dials it sends a TCP port as two bytes, the higher first, and is
     /// then connected to that port of the guest's loopback address.
     pub const FORWARD: u32 = 1026;
+    /// The agent dials this port once for each DNS query that the host is to answer (`Resolver.by_host` of the API). It sends
+    /// 0 for an answer that may be cut off, as over UDP, or 1 for a whole one; then the query as DNS over TCP has it, with
+    /// its length in two bytes. So comes the answer.
+    pub const NAMES: u32 = 1027;
 }
 
 /// The directory that the host shares with a guest.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -61,7 +61,7 @@ impl ServerPlan {
         command.arg("--lifeline").arg(inherited[1].as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         if let Some(cgroup) = cgroup {
-            join(&mut command, cgroup)?;
+            command.arg("--cgroup").arg(cgroup);
         }
         let this = Self { command, inherited, lifeline, log, binary: binary.into() };
         Ok((this, connection.into()))
@@ -81,16 +81,6 @@ impl ServerPlan {
         })?;
         Ok(Server { child, _lifeline: lifeline, log })
     }
-}
-
-/// Has a command's process join a cgroup before it does anything.
-fn join(command: &mut std::process::Command, cgroup: &Path) -> Result<()> {
-    use std::os::unix::process::CommandExt;
-    let path = cgroup.join("cgroup.procs");
-    let mut procs = File::options().write(true).open(&path).map_err(Error::io("open", path))?;
-    // SAFETY: between fork and exec the closure makes one write, which is async-signal-safe; 0 is whoever writes.
-    unsafe { command.pre_exec(move || procs.write_all(b"0")) };
-    Ok(())
 }
 
 impl Server {

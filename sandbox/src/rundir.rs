@@ -116,6 +116,11 @@ pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
         && File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
+/// Whether there is anything of the sandbox called `name`, dead or alive.
+pub fn is_left(dirs: &Dirs, name: &str) -> bool {
+    dirs.run.join(NAMES).join(name).is_symlink()
+}
+
 /// Returns when neither husk nor VMM of the sandbox called `name` live.
 ///
 /// # Errors
@@ -329,6 +334,11 @@ mod tests {
         let error = RunDir::create(&dirs, Some("web")).unwrap_err();
         assert!(matches!(error, Error::NameInUse { ref id, .. } if id == first.id()), "{error}");
         drop(first);
-        RunDir::create(&dirs, Some("web")).unwrap();
+        assert!(!is_left(&dirs, "web"));
+        let second = RunDir::create(&dirs, Some("web")).unwrap();
+        assert!(is_left(&dirs, "web"));
+        // As kill -9 does.
+        std::mem::forget(second);
+        assert!(is_left(&dirs, "web"));
     }
 }

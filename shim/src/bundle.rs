@@ -25,7 +25,7 @@ const SANDBOX: &str = "sandbox";
 /// A spec's annotations.
 pub(crate) type Annotations = HashMap<String, String>;
 
-/// Reads the annotations alone, which is all that `start` needs.
+/// Reads the annotations alone, which is all that `delete` needs.
 ///
 /// # Errors
 /// When there is no spec, or it is none.
@@ -56,6 +56,12 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
 pub(crate) fn root(bundle: &Path, spec: &Spec) -> PathBuf {
     let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     bundle.join(path)
+}
+
+/// The file that becomes a container's /etc/resolv.conf.
+pub(crate) fn resolv_conf(spec: &Spec) -> Option<PathBuf> {
+    let mut mounts = spec.mounts().iter().flatten();
+    mounts.find(|mount| mount.destination() == Path::new("/etc/resolv.conf"))?.source().clone()
 }
 
 /// The pod that a container belongs to, if it is one of several.

@@ -11,7 +11,9 @@ use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
 use husk_sandbox::{paths::Dirs, pod, rundir};
 use tokio::runtime;
 
-use crate::{bundle, cgroup, error::Error, flags::Flags, message, plan, pod_id::pod_id, socket};
+use crate::{
+    bundle, cgroup, error::Error, flags::Flags, hooks::HostHooks, message, plan, pod_id::pod_id, socket,
+};
 
 /// Exit code of what was killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -33,8 +35,12 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
         let annotations = bundle::annotations(&bundle).unwrap_or_default();
         let pod = bundle::sandbox_id(&annotations).unwrap_or(&flags.id);
         clean_up(&pod_id(&flags.namespace, pod));
-        let named = bundle::spec(&bundle).ok().and_then(|spec| plan::cgroup(&spec));
-        cgroup::remove(named.as_deref().map(cgroup::absolute).as_deref());
+        if let Ok(spec) = bundle::spec(&bundle) {
+            cgroup::remove(plan::cgroup(&spec).as_deref().map(cgroup::absolute).as_deref());
+            if let Ok(Some(hooks)) = HostHooks::of(&flags.id, &bundle, &spec) {
+                block_on(hooks.stopped());
+            }
+        }
     }
     let response = DeleteResponse {
         exit_status: KILLED,
@@ -47,12 +53,21 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
 /// Removes what is left of the pod, and of others. What can't be removed now is found by the next start.
 fn clean_up(pod: &str) {
     let dirs = Dirs::new(None);
+    let name = format!("{}{pod}", pod::NAME_PREFIX);
+    if !rundir::is_left(&dirs, &name) {
+        // The shim has ended its pod in order.
+        return;
+    }
     let (ended, end) = mpsc::channel();
-    let (theirs, name) = (dirs.clone(), format!("{}{pod}", pod::NAME_PREFIX));
+    let theirs = dirs.clone();
     thread::spawn(move || ended.send(rundir::wait_until_dead(&theirs, &name).is_ok()));
     let _ = end.recv_timeout(END_WITHIN);
-    let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else { return };
-    if let Err(error) = runtime.block_on(pod::clean_up(&dirs, |text| eprintln!("{text}"))) {
+    if let Some(Err(error)) = block_on(pod::clean_up(&dirs, |text| eprintln!("{text}"))) {
         eprintln!("{}", Error::from(error).text());
     }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    Some(runtime.block_on(future))
 }

@@ -34,6 +34,9 @@ pub(crate) enum Error {
     /// The container or process is in a state that does not allow it.
     #[error("{0}")]
     FailedPrecondition(String),
+    /// A hook of the spec failed.
+    #[error("{0}")]
+    Hook(String),
     /// husk can't do that.
     #[error("{0}")]
     Unimplemented(String),
@@ -62,7 +65,7 @@ impl Error {
             Self::FailedPrecondition(_) | Self::Sandbox(Sandbox::WrongState(_)) => Code::FAILED_PRECONDITION,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             // As runc's shim: whatever is none of containerd's own kinds of errors.
-            Self::Io { .. } | Self::Sandbox(_) => Code::UNKNOWN,
+            Self::Io { .. } | Self::Sandbox(_) | Self::Hook(_) => Code::UNKNOWN,
         }
     }
 

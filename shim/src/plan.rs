@@ -19,8 +19,8 @@ const HUSK_MEMORY_MIB: &str = "io.husk.memory_mib";
 /// What the guest itself needs beside its containers, in MiB: kernel, agent, page tables, page cache.
 const GUEST_OVERHEAD_MIB: u64 = 96;
 const MAX_VCPUS: u64 = 32;
-/// Linux's limit of a host name, in bytes.
-const MAX_HOSTNAME: usize = 64;
+/// Most bytes of a host name without dots (RFC 1035, section 2.3.4). Docker's ids are longer.
+const MAX_HOSTNAME: usize = 63;
 /// cgroup shares that one CPU has.
 const SHARES_OF_CPU: u64 = 1024;
 /// cgroup period, in microseconds, if none is said.
@@ -87,9 +87,13 @@ impl Choices<'_> {
     }
 }
 
-/// The spec's host name, or as much of the id as is one.
+/// The spec's host name, or the host's own if it shall be that (`--uts host`), or as much of the id as is one.
 fn hostname(id: &str, spec: &Spec) -> String {
     let said = spec.hostname().clone().filter(|name| !name.is_empty());
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    let own = namespaces.is_some_and(|all| all.iter().any(|one| one.typ() == LinuxNamespaceType::Uts));
+    let of_host = || nix::unistd::gethostname().ok()?.into_string().ok().filter(|name| !name.is_empty());
+    let said = if own { said } else { said.or_else(of_host) };
     said.unwrap_or_else(|| id.chars().take(MAX_HOSTNAME).collect())
 }
 
@@ -169,7 +173,7 @@ mod tests {
     use super::*;
 
     fn spec(json: serde_json::Value) -> Spec {
-        let mut spec = json!({ "ociVersion": "1.0.2", "linux": { "namespaces": [{ "type": "network" }] } });
+        let mut spec = json!({ "ociVersion": "1.0.2", "linux": { "namespaces": [{ "type": "network" }, { "type": "uts" }] } });
         for (key, value) in json.as_object().unwrap() {
             match (key.as_str(), value.as_object()) {
                 ("linux", Some(linux)) => {
@@ -194,6 +198,10 @@ mod tests {
         assert_eq!((plan.vcpus, plan.mem_size_mib), (defaults.vcpus, defaults.mem_size_mib));
         assert_eq!((plan.network, plan.cgroup, plan.hostname.as_str()), (Network::New, None, "c1"));
         assert_eq!(planned(json!({ "hostname": "h" })).hostname, "h");
+        let of_host = planned(json!({ "linux": { "namespaces": [{ "type": "network" }] } }));
+        assert_eq!(of_host.hostname, nix::unistd::gethostname().unwrap().into_string().unwrap());
+        let long = super::plan(&"x".repeat(64), &spec(json!({})), &defaults).unwrap();
+        assert_eq!(long.hostname.len(), 63);
     }
 
     #[test]

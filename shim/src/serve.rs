@@ -27,6 +27,9 @@ use crate::{error::Error, flags::Flags, log_pipe, publisher::Publisher, service:
 const TASK_V3: &str = "containerd.task.v3.Task";
 const TASK_V2: &str = "containerd.task.v2.Task";
 
+/// Enough for any of the shim's threads, and too little for a huge page, with which a thread would take 2 MiB.
+const STACK: usize = 256 * 1024;
+
 /// How long the answer to the last request may take to be read.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,7 @@ pub(crate) fn serve(flags: &Flags) -> Result<(), Error> {
     log_pipe::init(flags.debug, &flags.id);
     let listener = inherited_socket().map_err(Error::io("take the socket from", "standard input"))?;
     // One thread is enough for copying, and needs the least memory.
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime::Builder::new_current_thread().thread_stack_size(STACK).enable_all().build();
     let runtime = runtime.map_err(Error::io("start", "the runtime"))?;
     let served = runtime.block_on(run(flags, listener));
     // Blocking reads and writes that are still under way would be waited for otherwise.

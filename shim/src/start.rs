@@ -10,7 +10,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{bootstrap, bundle, error::Error, flags::Flags, socket};
+use crate::{
+    bootstrap,
+    bundle::{self, Annotations},
+    error::Error,
+    flags::Flags,
+    join, socket,
+};
 
 /// Starts the shim unless one serves this pod already; returns what containerd wants to read. The bundle is the working
 /// directory.
@@ -20,22 +26,46 @@ use crate::{bootstrap, bundle, error::Error, flags::Flags, socket};
 pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>, Error> {
     let params = bootstrap::read(io::stdin().lock(), flags)?;
     let here = Path::new(".");
-    let annotations = bundle::annotations(here)?;
-    let group = bundle::sandbox_id(&annotations).unwrap_or(&flags.id);
-    let path = socket::path(&params.socket_dir, &params.grpc_address, &flags.namespace, group);
-    let address = socket::address(&path);
-    if let Some(listener) = socket::claim(&path)? {
-        spawn(flags, &params, listener).inspect_err(|_| {
-            let _ = fs::remove_file(&path);
-        })?;
-    }
+    let spec = bundle::spec(here)?;
+    let empty = Annotations::new();
+    let sandbox = bundle::sandbox_id(spec.annotations().as_ref().unwrap_or(&empty));
+    let joined = if sandbox.is_none() { join::address(&spec, &flags.namespace)? } else { None };
+    let address = match joined {
+        Some(address) => address,
+        None => serving(flags, &params, sandbox)?,
+    };
     bundle::write_address(here, &address)?;
     params.reply(&address)
 }
 
+/// The address of the shim of a pod, or of a container alone, which is started unless it serves already.
+fn serving(flags: &Flags, params: &bootstrap::Params, sandbox: Option<&str>) -> Result<String, Error> {
+    let mut group = sandbox.unwrap_or(&flags.id).to_owned();
+    loop {
+        let path = socket::path(&params.socket_dir, &params.grpc_address, &flags.namespace, &group);
+        let address = socket::address(&path);
+        if let Some(listener) = socket::claim(&path)? {
+            spawn(flags, params, listener, &address).inspect_err(|_| {
+                let _ = fs::remove_file(&path);
+            })?;
+            return Ok(address);
+        }
+        if sandbox.is_some() {
+            return Ok(address);
+        }
+        // This container has been in that VM before, and others that share its namespaces still are.
+        group.push('+');
+    }
+}
+
 /// Starts the shim that serves. It has the socket as its standard input, so it can be reached as soon as it exists, and
 /// outlives containerd.
-fn spawn(flags: &Flags, params: &bootstrap::Params, listener: UnixListener) -> Result<(), Error> {
+fn spawn(
+    flags: &Flags,
+    params: &bootstrap::Params,
+    listener: UnixListener,
+    address: &str,
+) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     let mut command = Command::new(&program);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &params.grpc_address]);
@@ -44,6 +74,7 @@ fn spawn(flags: &Flags, params: &bootstrap::Params, listener: UnixListener) -> R
     }
     command
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        .env(join::VARIABLE, format!("{} {address}", flags.namespace))
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -7,6 +7,10 @@ use super::{EditError, NAME, RUNTIME};
 /// Where containerd looks for it.
 pub(crate) const PATH: &str = "/etc/containerd/config.toml";
 
+/// containerd's default runtime class, ...
+const DEFAULT: &str = "runc";
+/// ... and the runtime that it stands for.
+const DEFAULT_RUNTIME: &str = "io.containerd.runc.v2";
 /// Pods' annotations that containerd shall hand on.
 const ANNOTATIONS: &str = "io.husk.*";
 
@@ -25,9 +29,18 @@ pub(crate) fn add(text: &str) -> Result<String, EditError> {
         document.insert("version", value(2));
     }
     let mut table: &mut dyn TableLike = document.as_table_mut();
-    for key in path(version(&document_version(table))?) {
+    let [plugins, plugin, containerd, runtimes, name] = path(version(&document_version(table))?);
+    for key in [plugins, plugin, containerd] {
         table = descend(table, key)?;
     }
+    let default = table.get("default_runtime_name").and_then(Item::as_str).unwrap_or(DEFAULT);
+    let is_usual = default == DEFAULT;
+    table = descend(table, runtimes)?;
+    // Classes in the file stand in for those that containerd knows by itself (1.x), and without its default it has no CRI.
+    if is_usual && !table.contains_key(DEFAULT) {
+        descend(table, DEFAULT)?.insert("runtime_type", value(DEFAULT_RUNTIME));
+    }
+    table = descend(table, name)?;
     table.insert("runtime_type", value(RUNTIME));
     let mut annotations = Array::new();
     annotations.push(ANNOTATIONS);
@@ -35,7 +48,8 @@ pub(crate) fn add(text: &str) -> Result<String, EditError> {
     Ok(document.to_string())
 }
 
-/// Takes the runtime class away, if it is there.
+/// Takes the runtime class away, if it is there. An entry for containerd's default that was added with it stays: it says what
+/// holds without it, too.
 ///
 /// # Errors
 /// When the text is no TOML.
@@ -93,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_becomes_one_of_version_2() {
-        let expected = "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.husk]\nruntime_type = \"io.containerd.husk.v2\"\npod_annotations = [\"io.husk.*\"]\n";
+        let expected = "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.husk]\nruntime_type = \"io.containerd.husk.v2\"\npod_annotations = [\"io.husk.*\"]\n";
         assert_eq!(add("").unwrap(), expected);
         assert_eq!(add(expected).unwrap(), expected);
     }
@@ -111,6 +125,13 @@ mod tests {
         assert_eq!(add(&added).unwrap(), added);
         let removed = remove(&added).unwrap();
         assert_eq!(removed.trim_end(), text.trim_end());
+    }
+
+    #[test]
+    fn a_default_of_the_users_own_is_theirs_to_define() {
+        let text =
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\ndefault_runtime_name = 'crun'\n";
+        assert!(!add(text).unwrap().contains("runc.v2"));
     }
 
     #[test]

@@ -42,7 +42,8 @@ impl Guest {
     pub(crate) fn connect(server: &Server) -> Self {
         let socket = FilesystemSocket::Path(server.socket.clone());
         let device = Fs::open(&FilesystemConfig { tag: "test".into(), socket }).unwrap();
-        let mem = memory::map(64, MemoryConfig { shared: true, ..MemoryConfig::default() }).unwrap();
+        let config = MemoryConfig { shared: true, ..MemoryConfig::default() };
+        let mem = memory::map(64, config, memory::create_file(64, config).unwrap().as_ref()).unwrap();
         let irq = EventFd::new(0).unwrap();
         let interrupt = Interrupt::new(irq.try_clone().unwrap());
         let kicks = [0, 0].map(|_| EventFd::new(0).unwrap());

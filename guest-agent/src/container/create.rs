@@ -38,6 +38,7 @@ pub(crate) struct NewContainer {
     pub(crate) user: String,
     pub(crate) volumes: Vec<String>,
     pub(crate) block_devices: Vec<BlockDevice>,
+    pub(crate) shared_memory_bytes: u64,
     pub(crate) ends: ChildEnds,
     /// The console socket, with a terminal.
     pub(crate) console: Option<PathBuf>,
@@ -62,10 +63,22 @@ pub(crate) struct NewProcess {
 
 /// Mounts the root, completes the spec, and makes the container, up to but not including its program's execve.
 pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, Failure> {
-    let NewContainer { id, spec_json, rootfs, user, volumes, block_devices, ends, console, window } = new;
+    let NewContainer {
+        id,
+        spec_json,
+        rootfs,
+        user,
+        volumes,
+        block_devices,
+        shared_memory_bytes,
+        ends,
+        console,
+        window,
+    } = new;
     let mut spec = spec::parse(&spec_json)?;
     let bundle = paths::bundle(&id);
     shared::provide(&rootfs, &spec)?;
+    ipc::size_shared_memory(shared_memory_bytes)?;
     let root_path = rootfs::mount_root(&rootfs, &id)?;
     let root = Root::open(&root_path)
         .map_err(|e| Failure::io("cannot open the container's root file system", &e))?;

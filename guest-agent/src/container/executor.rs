@@ -25,7 +25,7 @@ use nix::{
         signal::{SigHandler, Signal, signal},
         stat::fstat,
     },
-    unistd::{AccessFlags, access, dup2_stderr, dup2_stdout, execve},
+    unistd::{AccessFlags, access, dup2_stderr, dup2_stdin, dup2_stdout, execve},
 };
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 
@@ -107,7 +107,7 @@ impl Executor for AgentExecutor {
             })?;
         }
         // Neither is worth failing for.
-        let _ = writable_null();
+        let _ = own_null();
         if let Some(window) = self.window {
             let _ = window.set(&std::io::stdin());
         }
@@ -137,11 +137,15 @@ impl Confinement {
     }
 }
 
-/// libcontainer opens a container's own /dev/null for reading only, also in place of stdout and stderr.
-fn writable_null() -> std::io::Result<()> {
-    let null = OpenOptions::new().write(true).open("/dev/null")?;
+/// libcontainer opens a container's own /dev/null for reading only, also in place of stdout and stderr, and for a further process not
+/// at all.
+fn own_null() -> std::io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let device = null.metadata()?.rdev();
     let is_null = |fd: BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_rdev == device);
+    if is_null(std::io::stdin().as_fd()) {
+        dup2_stdin(&null)?;
+    }
     if is_null(std::io::stdout().as_fd()) {
         dup2_stdout(&null)?;
     }

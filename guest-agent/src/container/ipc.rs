@@ -3,9 +3,17 @@
 
 use std::{collections::HashMap, fs, io};
 
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sys::statvfs::statvfs,
+};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::{failure::Failure, network};
+
+/// Where the memory is that containers share, a tmpfs.
+const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Settings of the namespace (ipc_namespaces(7)), as paths below /proc/sys.
 const NAMES: [&str; 8] = [
@@ -31,6 +39,21 @@ pub(super) fn apply_settings(spec: &mut Spec) -> Result<(), Failure> {
         written.map_err(|e| Failure::invalid(format!("cannot set {file} to {value:?}: {e}")))?;
     }
     Ok(())
+}
+
+/// Gives the memory that containers share its size; 0: as it is. More may be in it than a smaller size allows: then it stays.
+pub(super) fn size_shared_memory(bytes: u64) -> Result<(), Failure> {
+    let failed = |e: Errno| Failure::io(format_args!("cannot set the size of {SHARED_MEMORY}"), &e.into());
+    let now = statvfs(SHARED_MEMORY).map_err(failed)?;
+    if bytes == 0 || now.blocks().saturating_mul(now.fragment_size()) == bytes {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let size = format!("size={bytes}");
+    match mount(None::<&str>, SHARED_MEMORY, None::<&str>, flags, Some(size.as_str())) {
+        Err(Errno::EINVAL) => Ok(()),
+        mounted => mounted.map_err(failed),
+    }
 }
 
 /// Applies settings of the machine's namespaces, by the names that an OCI spec has for them.

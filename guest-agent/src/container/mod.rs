@@ -114,6 +114,7 @@ impl Container {
             user: request.user,
             volumes: request.volumes,
             block_devices: request.block_devices,
+            shared_memory_bytes: request.shared_memory_bytes,
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
             window: WindowSize::new(stdio.rows, stdio.columns),

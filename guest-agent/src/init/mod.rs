@@ -6,6 +6,7 @@ mod network;
 use std::{fs, io, os::fd::AsFd};
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     sys::resource::{Resource, setrlimit},
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
@@ -60,7 +61,8 @@ fn silence_stdio() -> Result<(), InitError> {
     dup2_stdout(null.as_fd()).map_err(|e| failed(e.into()))?;
     dup2_stderr(null.as_fd()).map_err(|e| failed(e.into()))?;
     if std::os::fd::AsRawFd::as_raw_fd(&null) <= libc::STDERR_FILENO {
-        // It took one of the three numbers itself, which must stay open.
+        // It took one of the three numbers itself, which must stay open, also for the programs of containers.
+        fcntl(&null, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| failed(e.into()))?;
         std::mem::forget(null);
     }
     Ok(())

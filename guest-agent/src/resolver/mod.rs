@@ -27,7 +27,7 @@ use self::{
     table::Table,
     wire::{Code, MAX_UDP, Malformed, Query, TYPE_PTR},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, stdio::Dial};
 
 /// Where containers find it.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
@@ -45,19 +45,21 @@ const MAX_UDP_QUERY: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The running server. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Resolver(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     table: Mutex<Table>,
     upstreams: Vec<IpAddr>,
+    /// The host is asked instead of them.
+    host: Option<Dial>,
     pending: Semaphore,
 }
 
 impl Resolver {
     /// Starts to serve: queries that are sent after this returns are answered. Must be called in a Tokio runtime.
-    pub(crate) fn start(given: &agent::Resolver) -> Result<Self, Failure> {
+    /// `dial` reaches the host.
+    pub(crate) fn start(given: &agent::Resolver, dial: &Dial) -> Result<Self, Failure> {
         let mut upstreams = Vec::with_capacity(MAX_UPSTREAMS);
         for (at, text) in given.upstreams.iter().enumerate() {
             match text.parse::<IpAddr>() {
@@ -72,9 +74,10 @@ impl Resolver {
         }
         upstreams.truncate(MAX_UPSTREAMS);
         let table = Mutex::new(Table::new(given.names.get_or_default())?);
+        let host = given.by_host.then(|| Arc::clone(dial));
         let failed = |e| Failure::io(format_args!("cannot serve names at {ADDRESS}"), &e);
         let (udp, tcp) = bind().map_err(failed)?;
-        let resolver = Self(Arc::new(Inner { table, upstreams, pending: Semaphore::new(MAX_PENDING) }));
+        let resolver = Self(Arc::new(Inner { table, upstreams, host, pending: Semaphore::new(MAX_PENDING) }));
         tokio::spawn(resolver.clone().serve_udp(Arc::new(udp)));
         tokio::spawn(resolver.clone().serve_tcp(tcp));
         Ok(resolver)
@@ -164,13 +167,16 @@ impl Resolver {
                 return Some(query.pointer(name, limit));
             }
         }
-        self.0.upstreams.is_empty().then(|| query.plain(Code::NoSuchName))
+        (self.0.upstreams.is_empty() && self.0.host.is_none()).then(|| query.plain(Code::NoSuchName))
     }
 
     async fn pass_on(&self, bytes: &[u8], whole: bool) -> Option<Vec<u8>> {
         let query = Query::parse(bytes).ok()?;
         let answer = match self.0.pending.try_acquire() {
-            Ok(_permit) => upstream::ask(&self.0.upstreams, &query, whole).await,
+            Ok(_permit) => match &self.0.host {
+                Some(dial) => upstream::ask_host(dial, &query, whole).await,
+                None => upstream::ask(&self.0.upstreams, &query, whole).await,
+            },
             Err(_) => None,
         };
         Some(answer.unwrap_or_else(|| query.plain(Code::ServerFailure)))

@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
+use husk_protocol::port;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
 use super::wire::{Answer, Query};
+use crate::stdio::Dial;
 
 const PORT: u16 = 53;
 /// How often a query is sent, over all servers.
@@ -38,6 +40,23 @@ pub(super) async fn ask(servers: &[IpAddr], query: &Query<'_>, whole: bool) -> O
         }
     }
     last
+}
+
+/// How long the host has for one answer: its server has others to ask.
+const PATIENCE_WITH_HOST: Duration = Duration::from_secs(10);
+
+/// Asks the host.
+pub(super) async fn ask_host(dial: &Dial, query: &Query<'_>, whole: bool) -> Option<Vec<u8>> {
+    let ask = async {
+        let mut stream = dial(port::NAMES).await?;
+        let mut id = [0; 2];
+        getrandom(&mut id, GetRandomFlags::empty())?;
+        stream.write_u8(whole.into()).await?;
+        write_message(&mut stream, &query.renumbered(id)).await?;
+        let bytes = read_message(&mut stream).await?;
+        Ok::<_, io::Error>(query.accept(id, bytes).map(|answer| answer.bytes))
+    };
+    timeout(PATIENCE_WITH_HOST, ask).await.ok()?.ok()?
 }
 
 async fn ask_one(server: SocketAddr, query: &Query<'_>, whole: bool) -> io::Result<Answer> {
@@ -85,14 +104,14 @@ async fn over_tcp(server: SocketAddr, query: &Query<'_>, id: [u8; 2]) -> io::Res
 }
 
 /// Over TCP, a message has its length before it (RFC 1035, section 4.2.2).
-pub(super) async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+pub(super) async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await?;
     Ok(bytes)
 }
 
-pub(super) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+pub(super) async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     let mut bytes = length.to_be_bytes().to_vec();
     bytes.extend_from_slice(message);

@@ -165,6 +165,10 @@ impl Guest {
         let accepted = Arc::clone(&streams);
         tokio::spawn(async move {
             while let Some((port, mut stream)) = dialled.recv().await {
+                if port == port::NAMES {
+                    tokio::spawn(super::resolver::answer_as_host(stream));
+                    continue;
+                }
                 assert_eq!(port, port::STDIO);
                 let (accepted, arrived) = (Arc::clone(&accepted), arrived.clone());
                 tokio::spawn(async move {

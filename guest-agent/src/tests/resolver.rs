@@ -129,6 +129,16 @@ fn reply(query: &[u8], code: u8, last: u8) -> Vec<u8> {
     reply
 }
 
+/// What a host does that is asked.
+pub(super) async fn answer_as_host(mut stream: tokio::net::UnixStream) {
+    assert!(stream.read_u8().await.unwrap() <= 1);
+    let mut query = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut query).await.unwrap();
+    let answer = reply(&query, 0, 7);
+    stream.write_u16(u16::try_from(answer.len()).unwrap()).await.unwrap();
+    stream.write_all(&answer).await.unwrap();
+}
+
 fn octets(ips: &[&str]) -> Vec<Vec<u8>> {
     let octets = |ip: &&str| match ip.parse().unwrap() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -188,6 +198,15 @@ guest_tests! {
         server("127.0.1.2", |query| vec![reply(query, 3, 2)]).await;
         set_up(&guest, &["127.0.1.1", "127.0.1.2"]).await.unwrap();
         assert_eq!(ask("example.com", A).await.0, 3);
+    }
+
+    async fn the_host_is_asked_if_it_wants_to_be(guest: Guest) {
+        ip("link set lo up");
+        let resolver = Resolver { by_host: true, ..Default::default() };
+        let request =
+            SetupSandboxRequest { hostname: "pod".into(), resolver: Some(resolver).into(), ..Default::default() };
+        guest.api.setup_sandbox(context(), &request).await.unwrap();
+        assert_eq!(ask("example.com", A).await, (0, octets(&["192.0.2.7"])));
     }
 
     async fn says_so_when_no_server_answers(guest: Guest) {

@@ -10,6 +10,7 @@ mod address;
 mod link;
 pub mod loopback;
 mod netlink;
+mod queries;
 mod read;
 mod redirect;
 mod route;
@@ -114,6 +115,8 @@ pub struct Takeover {
     stale: bool,
     connected: BTreeMap<u32, Connected>,
     updates: VecDeque<Update>,
+    /// The namespace's own stack may ask name servers; the ports that it had before.
+    queries: Option<String>,
 }
 
 /// An interface that is connected to a tap.
@@ -141,6 +144,7 @@ impl Takeover {
             stale: false,
             connected: BTreeMap::new(),
             updates: VecDeque::new(),
+            queries: None,
         };
         this.look().await?;
         let nics = this.updates.drain(..).filter_map(|update| match update {
@@ -157,7 +161,11 @@ impl Takeover {
     /// When the namespace can't be entered.
     pub fn sysctls(&self) -> Result<HashMap<String, String>> {
         let names: Vec<String> = self.connected.values().map(|one| one.interface.name.clone()).collect();
-        Ok(self.netns.run(|| sysctl::changed(&names))?)
+        let mut changed = self.netns.run(|| sysctl::changed(&names))?;
+        if self.queries.is_some() {
+            changed.remove(queries::RANGE);
+        }
+        Ok(changed)
     }
 
     /// Returns the next change in the namespace, when there is one. Can be cancelled at any time, and called again.
@@ -180,6 +188,35 @@ impl Takeover {
         }
     }
 
+    /// Lets a name server inside the namespace ask others outside, by the interfaces that are there and those that come.
+    ///
+    /// # Errors
+    /// When the namespace can't be entered, or the kernel refuses.
+    pub async fn let_names_be_asked(&mut self) -> Result<()> {
+        let before = queries::set_ports(&self.netns)?.map_err(failed("set the range of local ports"))?;
+        self.queries = Some(before);
+        for (index, one) in self.connected.iter().filter(|(index, one)| one.tap != **index) {
+            queries::let_answers_in(&self.handle, *index, one.tap)
+                .await
+                .map_err(failed("let answers of name servers in"))?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the namespace now: whatever was done there before this is called is among what [`pending`](Self::pending)
+    /// gives afterwards.
+    ///
+    /// # Errors
+    /// When the kernel refuses something; the caller may try again.
+    pub async fn catch_up(&mut self) -> Result<()> {
+        self.look().await
+    }
+
+    /// The next change that has been found, without looking for more.
+    pub fn pending(&mut self) -> Option<Update> {
+        self.updates.pop_front()
+    }
+
     /// Gives the interfaces back: ends the redirection. Interfaces that are gone are no error.
     ///
     /// # Errors
@@ -188,6 +225,9 @@ impl Takeover {
         let mut result = Ok(());
         for index in self.connected.keys() {
             result = result.and(redirect::disconnect(&self.handle, *index).await);
+        }
+        if let Some(before) = &self.queries {
+            queries::reset_ports(&self.netns, before)?.map_err(failed("set the range of local ports"))?;
         }
         result.map_err(failed("end the redirection"))
     }
@@ -259,8 +299,14 @@ impl Takeover {
             set_up(&self.handle, tap.index, link.mtu),
             redirect::connect(&self.handle, link.index, tap.index)
         );
+        let result = match result {
+            Ok(_) if self.queries.is_some() => {
+                queries::let_answers_in(&self.handle, link.index, tap.index).await
+            }
+            result => result.map(drop),
+        };
         match result {
-            Ok(_) => Ok(Some(tap)),
+            Ok(()) => Ok(Some(tap)),
             Err(error) if errno(&error) == libc::ENODEV => Ok(None),
             Err(error) => Err(failed("redirect an interface to a tap")(error)),
         }

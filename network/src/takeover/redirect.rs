@@ -10,7 +10,7 @@ use super::netlink::errno;
 /// `ETH_P_ALL`, in network byte order.
 const EVERY_PROTOCOL: u16 = 3u16.to_be();
 /// The parent of an ingress qdisc's filters: `ffff:`.
-const INGRESS: u32 = 0xffff_0000;
+pub(super) const INGRESS: u32 = 0xffff_0000;
 
 /// Redirects both ways.
 ///

@@ -10,16 +10,20 @@ use husk_network::{
         resolvers::{DnsOptions, Resolvers},
         table::NameTable,
     },
+    netns::Netns,
     publish::{self, BoundPort, PortMapping, Relay},
 };
 use husk_protocol::agent::{self, Resolver, SetupSandboxRequest};
 use husk_vmm::config::MacAddress;
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
 };
 
-use self::namespace::{Machine, Namespace};
+use self::{
+    names_inside::NamesInside,
+    namespace::{CatchUp, Machine, Namespace},
+};
 use crate::{
     Error, Result,
     guest::Guest,
@@ -29,13 +33,15 @@ use crate::{
     vm::{self, NetPlan},
 };
 
+mod names_inside;
 mod namespace;
 mod options;
 
 /// Interfaces that may come to a namespace after its VM's start.
-const SPARE_NETS: u8 = 2;
+const SPARE_NETS: u8 = 4;
 
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
+pub use names_inside::named_in;
 pub use options::{NetworkMode, NetworkOptions, NetworkWish};
 
 /// The networks of husk's own.
@@ -64,6 +70,26 @@ pub async fn repair(dirs: &Dirs, note: fn(&str)) -> Result<()> {
     namespace::repair(dirs, note).await
 }
 
+/// Reaches whoever follows a namespace for a running guest, if anybody does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Follow(Option<mpsc::Sender<CatchUp>>);
+
+impl Follow {
+    /// Returns when the guest has all that is in the namespace now.
+    ///
+    /// # Errors
+    /// When something of it can't be given to the guest.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let Some(follower) = &self.0 else { return Ok(()) };
+        let (caught_up, done) = oneshot::channel();
+        if follower.send(caught_up).await.is_err() {
+            // The sandbox is being taken away.
+            return Ok(());
+        }
+        done.await.unwrap_or(Ok(()))
+    }
+}
+
 /// A sandbox's network on the host. To be closed; what is dropped instead is cleaned up after by the next that starts.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
@@ -73,9 +99,11 @@ pub(crate) struct Connection {
     network: agent::Network,
     ports: Vec<BoundPort>,
     names: Option<NameTable>,
+    names_inside: Option<Netns>,
     set_up: SetupSandboxRequest,
     relay: Option<Relay>,
     follower: Option<JoinHandle<Namespace>>,
+    follow: Follow,
     stop: Option<oneshot::Sender<()>>,
     tasks: JoinSet<()>,
 }
@@ -99,20 +127,33 @@ impl Connection {
         }
     }
 
-    /// Takes over the interfaces of a namespace that somebody else prepared; without one there is loopback alone.
+    /// Takes over the interfaces of a namespace that somebody else prepared; without one there is loopback alone. With
+    /// `names_inside` a name server at 127.0.0.11 in it answers the guest.
     pub(crate) async fn of_namespace(
         dirs: &Dirs,
         hostname: &str,
         netns: Option<&Path>,
+        names_inside: bool,
         note: fn(&str),
     ) -> Result<Self> {
         let mut this = Self::default();
         let filled = async {
             namespace::repair(dirs, note).await?;
-            if let Some(path) = netns {
-                this.take_over(Namespace::existing(path).await?)?;
-            }
+            let resolver = Resolver { by_host: true, ..Default::default() };
+            let resolver = match netns {
+                Some(path) if names_inside => {
+                    this.take_over(Namespace::with_names(path).await?)?;
+                    this.names_inside = Some(Netns::open(path)?);
+                    Some(resolver)
+                }
+                Some(path) => {
+                    this.take_over(Namespace::existing(path).await?)?;
+                    None
+                }
+                None => None,
+            };
             this.set_up = SetupSandboxRequest {
+                resolver: resolver.into(),
                 hosts: hosts::text(hostname, &this.addresses(), &[], &[])?,
                 resolv_conf: resolvers::for_containers(&DnsOptions::default())?.conf.text(),
                 network: (!this.network.interfaces.is_empty()).then(|| this.network.clone()).into(),
@@ -261,6 +302,9 @@ impl Connection {
             let relay = Relay::start(ports, &self.addresses());
             self.relay = Some(relay.map_err(Error::io("serve", "the published ports"))?);
         }
+        if let Some(netns) = self.names_inside.take() {
+            self.tasks.spawn(NamesInside::listen(dir, netns)?.serve());
+        }
         if let Some(table) = self.names.take() {
             self.tasks.spawn(pass_names_on(table, guest.clone()));
         }
@@ -271,15 +315,22 @@ impl Connection {
             let guest = guest.clone();
             let (stop, stopped) = oneshot::channel();
             self.stop = Some(stop);
+            let (wish, mut wishes) = mpsc::channel(1);
+            self.follow = Follow(Some(wish));
             self.follower = Some(tokio::spawn(async move {
                 tokio::select! {
-                    () = namespace.follow(&guest, &machine) => {}
+                    () = namespace.follow(&guest, &machine, &mut wishes) => {}
                     _ = stopped => {}
                 }
                 namespace
             }));
         }
         Ok(())
+    }
+
+    /// Reaches whoever follows the namespace, once the sandbox is served.
+    pub(crate) fn follow(&self) -> Follow {
+        self.follow.clone()
     }
 
     /// Takes everything away.

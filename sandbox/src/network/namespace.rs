@@ -21,6 +21,7 @@ use husk_vmm::{client::Client, rate_limit::RateLimit};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -49,7 +50,16 @@ pub(super) struct Namespace {
     plugins: Option<Plugins>,
     /// Names of the guest's interfaces, by their Ethernet addresses.
     names: BTreeMap<String, String>,
+    /// Something has changed since the guest was last known to have all of it.
+    changed: bool,
+    /// Interfaces that the guest would not have as they were, maybe half-made, by their Ethernet addresses.
+    owed: BTreeMap<String, agent::Interface>,
+    /// Why an interface could not be connected.
+    refused: Option<Error>,
 }
+
+/// Asks whoever follows a namespace that the guest have all that is there now; the answer comes when it has.
+pub(super) type CatchUp = oneshot::Sender<Result<()>>;
 
 /// How to reach the VM that a namespace's interfaces are given to.
 #[derive(Debug)]
@@ -74,6 +84,14 @@ impl Namespace {
     /// Takes over a namespace that is there.
     pub(super) async fn existing(path: &Path) -> Result<(Self, Vec<Nic>)> {
         Self::begin(Netns::open(path)?, None).await
+    }
+
+    /// Takes over one in which a name server at 127.0.0.11 serves the guest's containers. Nothing else is at loopback there.
+    pub(super) async fn with_names(path: &Path) -> Result<(Self, Vec<Nic>)> {
+        let (mut this, nics) = Self::begin(Netns::open(path)?, None).await?;
+        this.loopback = None;
+        this.takeover.let_names_be_asked().await?;
+        Ok((this, nics))
     }
 
     /// Takes over husk's own, which pasta has filled.
@@ -130,7 +148,19 @@ impl Namespace {
         match Takeover::begin(netns).await {
             Ok((takeover, nics)) => {
                 let names = nics.iter().map(|nic| (nic.interface.mac.clone(), nic.interface.name.clone()));
-                Ok((Self { takeover, loopback, listeners: vec![], plugins, names: names.collect() }, nics))
+                let names = names.collect();
+                let (listeners, owed) = (vec![], BTreeMap::new());
+                let this = Self {
+                    takeover,
+                    loopback,
+                    listeners,
+                    plugins,
+                    names,
+                    changed: false,
+                    owed,
+                    refused: None,
+                };
+                Ok((this, nics))
             }
             Err(error) => {
                 if let Some(plugins) = plugins {
@@ -148,7 +178,12 @@ impl Namespace {
 
     /// Goes on for as long as the guest runs: what somebody dials on the namespace's loopback addresses reaches the
     /// guest's, and what changes in the namespace changes in the guest.
-    pub(super) async fn follow(&mut self, guest: &Guest, machine: &Machine) {
+    pub(super) async fn follow(
+        &mut self,
+        guest: &Guest,
+        machine: &Machine,
+        wishes: &mut mpsc::Receiver<CatchUp>,
+    ) {
         let loopback = self.loopback.take();
         let mut tasks = JoinSet::new();
         for (listener, port) in std::mem::take(&mut self.listeners) {
@@ -164,34 +199,73 @@ impl Namespace {
         };
         tokio::select! {
             () = forward => {}
-            () = self.follow_changes(guest, machine) => {}
+            () = self.follow_changes(guest, machine, wishes) => {}
         }
     }
 
     /// Tells the guest of changes, until the namespace is gone.
-    async fn follow_changes(&mut self, guest: &Guest, machine: &Machine) {
+    async fn follow_changes(
+        &mut self,
+        guest: &Guest,
+        machine: &Machine,
+        wishes: &mut mpsc::Receiver<CatchUp>,
+    ) {
         loop {
-            let update = match self.takeover.next().await {
-                Ok(update) => update,
+            let update = tokio::select! {
+                update = self.takeover.next() => update,
+                Some(wish) = wishes.recv() => {
+                    // Whoever asked may have gone away.
+                    let _ = wish.send(self.catch_up(guest, machine).await);
+                    continue;
+                }
+            };
+            match update {
+                Ok(update) => self.pass_on(update, guest, machine).await,
                 // There is nothing more to follow.
                 Err(takeover::Error::Ended) => return std::future::pending().await,
                 Err(error) => {
                     (machine.note)(&format!("cannot tell what changed in the network namespace: {error}"));
                     tokio::time::sleep(PAUSE).await;
-                    continue;
                 }
-            };
-            let network = match self.network_of(update, machine) {
-                Ok(network) => network,
-                Err(error) => {
-                    (machine.note)(&format!("an interface that was added is not connected: {error}"));
-                    continue;
-                }
-            };
-            if let Err(error) = guest.agent().update_network(guest.soon(), &network).await {
-                let error = Error::from(error);
-                (machine.note)(&format!("a change of the network is not made in the container: {error}"));
             }
+        }
+    }
+
+    /// Has the guest get everything that is in the namespace now.
+    async fn catch_up(&mut self, guest: &Guest, machine: &Machine) -> Result<()> {
+        self.takeover.catch_up().await?;
+        while let Some(update) = self.takeover.pending() {
+            self.pass_on(update, guest, machine).await;
+        }
+        if !std::mem::take(&mut self.changed) {
+            return Ok(());
+        }
+        let interfaces = std::mem::take(&mut self.owed).into_values().collect();
+        let sysctls = self.takeover.sysctls()?;
+        let network = agent::Network { interfaces, sysctls, ..Default::default() };
+        guest.agent().update_network(guest.soon(), &network).await?;
+        self.refused.take().map_or(Ok(()), Err)
+    }
+
+    /// Tells the guest of a change. What fails is noted, and remembered for [`catch_up`](Self::catch_up).
+    async fn pass_on(&mut self, update: Update, guest: &Guest, machine: &Machine) {
+        self.changed = true;
+        let network = match self.network_of(update, machine) {
+            Ok(network) => network,
+            Err(error) => {
+                (machine.note)(&format!("an interface that was added is not connected: {error}"));
+                self.refused = Some(error);
+                return;
+            }
+        };
+        for interface in &network.interfaces {
+            self.owed.remove(&interface.mac);
+        }
+        if let Err(error) = guest.agent().update_network(guest.soon(), &network).await {
+            let error = Error::from(error);
+            (machine.note)(&format!("a change of the network is not made in the container: {error}"));
+            let interfaces = network.interfaces.into_iter();
+            self.owed.extend(interfaces.map(|interface| (interface.mac.clone(), interface)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a pod's front end does with containers and their processes.
 
-use std::{collections::HashMap, future::Future, time::SystemTime};
+use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
@@ -25,17 +25,20 @@ impl Pod {
     pub async fn create(&self, request: ContainerRequest) -> Result<Created> {
         let ContainerRequest { id, spec, rootfs, pids, stdio } = request;
         let pids = self.pid_namespace(&pids)?;
-        let spec::Guest { spec, binds, blocks } = spec::for_guest(spec, &id, pids)?;
+        let oom_score = spec.process().as_ref().and_then(Process::oom_score_adj);
+        let spec::Guest { mut spec, binds, blocks, shared_memory } = spec::for_guest(spec, &id, pids)?;
         {
             let mut members = self.members();
             if members.contains_key(&id) {
                 return Err(Error::AlreadyExists(format!("container {id:?} exists already")));
             }
             let shares_pids = pids != spec::Pids::Own;
-            members.insert(id.clone(), Member { shares_pids, ..Default::default() });
+            members.insert(id.clone(), Member { shares_pids, oom_score, ..Default::default() });
         }
+        self.apply_oom_score();
         let created = async {
-            let mut rootfs = self.prepare(&id, rootfs, binds).await?;
+            let (mut rootfs, places) = self.prepare(&id, rootfs, binds).await?;
+            spec::place(&mut spec, &id, &places);
             let mut block_devices = Vec::with_capacity(blocks.len());
             for block in blocks {
                 let (place, device) = self.disks.attach_block(block).await?;
@@ -50,6 +53,7 @@ impl Pod {
                 rootfs: Some(rootfs).into(),
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
                 block_devices,
+                shared_memory_bytes: shared_memory.map_or(0, |path| size_of_filesystem(&path)),
                 ..Default::default()
             };
             let making = self.guest.agent().create_container(self.guest.soon(), &request);
@@ -70,11 +74,13 @@ impl Pod {
         }
     }
 
-    /// Lets a container's first process run its program.
+    /// Lets a container's first process run its program. What was added to the pod's network namespace before is there then:
+    /// Docker does so between a container's creation and its start.
     ///
     /// # Errors
-    /// When there is no such container, or it was started before.
+    /// When there is no such container, it was started before, or the guest can't have an interface of the namespace.
     pub async fn start_container(&self, id: &str) -> Result<()> {
+        self.network.catch_up().await?;
         let request = container(id);
         self.done(self.guest.agent().start_container(self.guest.soon(), &request)).await.map(drop)
     }
@@ -227,8 +233,26 @@ impl Pod {
         self.forget(id).await
     }
 
-    /// Gives a container's root and mounts to the guest.
-    async fn prepare(&self, id: &str, rootfs: RootfsSource, binds: Vec<spec::Bind>) -> Result<RootFs> {
+    /// Has the guest write what it has kept of containers' disks, by taking those containers away. A guest that can't, or is
+    /// gone, has lost it.
+    pub(super) async fn unmount_disks(&self) {
+        let requests: Vec<ContainerRef> = {
+            let members = self.members();
+            let with_disks = members.iter().filter(|(_, member)| !member.disks.is_empty());
+            with_disks.map(|(id, _)| container(id)).collect()
+        };
+        for request in requests {
+            let _ = self.guest.agent().delete_container(self.guest.soon(), &request).await;
+        }
+    }
+
+    /// Gives a container's root and mounts to the guest; returns where the sources of the latter are.
+    async fn prepare(
+        &self,
+        id: &str,
+        rootfs: RootfsSource,
+        binds: Vec<spec::Bind>,
+    ) -> Result<(RootFs, Vec<String>)> {
         let (root, mut request) = match rootfs {
             RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
             RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
@@ -238,19 +262,28 @@ impl Pod {
                 (None, disk)
             }
         };
-        let shared_dir = self.share.add(id, root, binds).await?;
-        request.shared_dir = shared_dir.unwrap_or_default();
-        Ok(request)
+        let places = self.share.add(id, root, binds).await?;
+        request.shared_dir = places.root.unwrap_or_default();
+        Ok((request, places.binds))
     }
 
     /// Takes away what the host has of a container.
     async fn forget(&self, id: &str) -> Result<()> {
         let member = self.members().remove(id).unwrap_or_default();
+        self.apply_oom_score();
         let mut result = self.share.remove(id).await;
         for serial in member.disks {
             result = result.and(self.disks.detach(serial).await);
         }
         result
+    }
+
+    /// The host is to spare the pod as it would spare its most important container.
+    fn apply_oom_score(&self) {
+        let most_important = self.members().values().filter_map(|member| member.oom_score).min();
+        if let Some(score) = most_important {
+            self.processes.set_oom_score(score);
+        }
     }
 
     fn remember_disk(&self, id: &str, serial: &str) {
@@ -306,6 +339,11 @@ impl Pod {
             Err(error) => Err(self.explain(error).await),
         }
     }
+}
+
+/// 0: it has no limit, or is not there.
+fn size_of_filesystem(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |all| all.f_blocks.saturating_mul(all.f_frsize))
 }
 
 fn container(id: &str) -> ContainerRef {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Pod ──owns──> husk-vmm (VM) ──virtio-fs──> husk-fs ── its directory:  <container>/rootfs      bind of a root
-//!   │                                                                     <container>/mounts/<n>  bind of a mount's source
+//!   │                                                                     .volumes/<n>            bind of a directory that is mounted
+//!   │                                                                     <container>/mounts/<n>  bind of a file that is mounted
 //!   └──owns──> a thread in a mount namespace of its own, in which these binds are made
 //! ```
 //!
@@ -12,6 +13,7 @@ mod containers;
 mod disks;
 mod jailed;
 mod options;
+mod processes;
 mod share;
 mod spec;
 mod streams;
@@ -33,13 +35,13 @@ pub use self::options::{
     ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
     ProcessInfo, RootfsSource, StdioFlags,
 };
-use self::{disks::Disks, jailed::Jailed, share::Share, streams::Hub};
+use self::{disks::Disks, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
     filesystem::Server,
     guest::Guest,
-    network::{self, Connection},
+    network::{self, Connection, Follow},
     paths::Dirs,
     privilege,
     rundir::{self, RunDir},
@@ -62,6 +64,8 @@ pub struct Pod {
     hub: Hub,
     disks: Disks,
     share: Share,
+    network: Follow,
+    processes: Processes,
     containers: Mutex<HashMap<String, Member>>,
     ended: watch::Receiver<Option<Arc<str>>>,
     running: tokio::sync::Mutex<Option<Running>>,
@@ -85,6 +89,8 @@ struct Member {
     pid: Option<u32>,
     /// Its processes are not in a PID namespace of its own, and so don't end with its first one.
     shares_pids: bool,
+    /// How readily it is to be killed for lack of memory.
+    oom_score: Option<i32>,
     /// Its disks.
     disks: Vec<String>,
 }
@@ -98,7 +104,8 @@ impl Pod {
     /// VM can't be started, or the agent does not answer. Whatever was made is gone then.
     pub async fn start(dirs: &Dirs, assets: &PodAssets, options: PodOptions) -> Result<Self> {
         check(&options)?;
-        let PodOptions { id, vcpus, mem_size_mib, netns, hostname, cgroup, timeout, note } = options;
+        let PodOptions { id, vcpus, mem_size_mib, netns, names_inside, hostname, cgroup, timeout, note } =
+            options;
         let dir = RunDir::create(dirs, Some(&format!("{NAME_PREFIX}{id}")))?;
         let own_cgroup = match cgroup {
             Some(_) => None,
@@ -106,8 +113,9 @@ impl Pod {
         };
         let cgroup = cgroup.or_else(|| own_cgroup.as_ref().map(|own| own.path().to_owned()));
         let share = Share::start(&dir).await?;
-        let (server, socket) = share.serve(&assets.filesystem, &dir, cgroup.as_deref()).await?;
-        let mut network = Connection::of_namespace(dirs, &hostname, netns.as_deref(), note).await?;
+        let (server, socket) = share.plan(&assets.filesystem, &dir, cgroup.as_deref())?;
+        let mut network =
+            Connection::of_namespace(dirs, &hostname, netns.as_deref(), names_inside, note).await?;
         let plan = Plan {
             vcpus,
             mem_size_mib,
@@ -120,16 +128,18 @@ impl Pod {
             timeout,
         };
         let booted = async {
-            let mut vm = Vm::start(&assets.vm, &dir, plan).await?;
+            // The VM first: its making waits for the host's kernel, and it does not need its server before it has booted.
+            let started = tokio::try_join!(Vm::start(&assets.vm, &dir, plan), share.serve(server));
+            let (mut vm, server) = started?;
             let guest = vm.guest().clone();
             let set_up = SetupSandboxRequest { hostname, ..network.set_up() };
             match guest.agent().setup_sandbox(guest.soon(), &set_up).await {
-                Ok(_) => Ok(vm),
+                Ok(_) => Ok((vm, server)),
                 Err(error) => Err(vm.explain(error).await),
             }
         };
-        let vm = match booted.await {
-            Ok(vm) => vm,
+        let (vm, server) = match booted.await {
+            Ok(booted) => booted,
             Err(error) => {
                 // The reason counts; what can't be undone now is found by the next start.
                 let _ = network.close().await;
@@ -137,6 +147,7 @@ impl Pod {
             }
         };
         let (process, guest) = vm.into_parts();
+        let processes = Processes::of([process.id(), server.id()]);
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(process, server, stopped, end));
@@ -147,8 +158,19 @@ impl Pod {
             let _ = running.end().await;
             return Err(error);
         }
+        let network = running.network.follow();
         let running = tokio::sync::Mutex::new(Some(running));
-        Ok(Self { guest, hub, disks, share, containers: Mutex::default(), ended, running })
+        Ok(Self {
+            guest,
+            hub,
+            disks,
+            share,
+            network,
+            processes,
+            containers: Mutex::default(),
+            ended,
+            running,
+        })
     }
 
     /// Returns when the pod has ended: why, if nobody stopped it.
@@ -161,12 +183,14 @@ impl Pod {
         }
     }
 
-    /// Ends the VM at once, and takes away everything that the pod had on the host. The second call finds nothing to do.
+    /// Ends the VM, and takes away everything that the pod had on the host. The second call finds nothing to do. What containers
+    /// have written into shared files is the host's already, and the VM is ended at once; only disks are unmounted before.
     ///
     /// # Errors
     /// What could not be taken away; the next start tries again.
     pub async fn stop(&self) -> Result<()> {
         let Some(running) = self.running.lock().await.take() else { return Ok(()) };
+        self.unmount_disks().await;
         self.members().clear();
         let ended = running.end().await;
         self.share.close().await.and(ended)

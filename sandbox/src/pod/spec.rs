@@ -4,10 +4,12 @@
 //! |---|---|
 //! | bind mounts | their sources are shared, and come from below the shared directory; a sandbox's `/dev/shm` is the VM's own |
 //! | other mounts | as they are: `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup` |
+//! | propagation of the root's mounts | private if it says so, else slave: nothing that a container mounts leaves it |
 //! | network, IPC and UTS namespaces | the VM's, whatever the spec says; with them host and domain name |
 //! | PID namespace | as [`Pids`] says |
 //! | mount, cgroup, user and time namespaces | the container's own |
-//! | cgroup's path, hooks, `AppArmor`'s and `SELinux`'s labels, Intel RDT, NUMA and CPU placement | left out: they are about the host |
+//! | `startContainer` hooks | as they are: programs of the container |
+//! | cgroup's path, other hooks, `AppArmor`'s and `SELinux`'s labels, Intel RDT, NUMA and CPU placement | left out: they are about the host |
 //! | limits of memory, CPU time and processes | as they are, in the guest's cgroup; those of huge pages, disks and networks are left out |
 //! | character devices | as they are |
 //! | block devices | those that a rule allows by their number become disks of the VM, with the guest's number; others, as privileged containers have them all, are left out |
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use husk_protocol::shared;
 use oci_spec::runtime::{
-    Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
+    Hooks, Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
     LinuxResources, Mount, Process, Spec,
 };
 
@@ -44,6 +46,8 @@ pub(super) struct Guest {
     pub(super) binds: Vec<Bind>,
     /// What it gets as disks.
     pub(super) blocks: Vec<Block>,
+    /// Where the host has the shared memory in whose place the VM's own is used, which gets its size.
+    pub(super) shared_memory: Option<PathBuf>,
 }
 
 /// A block device of the host that a container may use.
@@ -61,7 +65,7 @@ pub(super) struct Block {
     pub(super) gid: u32,
 }
 
-/// A bind mount, whose source is on the host. The n-th is expected at `<container>/mounts/<n>`.
+/// A bind mount, whose source is on the host. The n-th is thought to be at `<container>/mounts/<n>` (see [`place`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bind {
     /// The source.
@@ -73,7 +77,7 @@ pub(super) struct Bind {
 }
 
 /// What of a bind mount is read-only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ReadOnly {
     /// Nothing.
     No,
@@ -105,15 +109,35 @@ pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids) -> Resul
     let blocks = blocks(&linux);
     let mut binds = Vec::new();
     let mounts = spec.mounts().clone().unwrap_or_default();
+    let shared_memory = mounts.iter().find_map(|mount| {
+        mount.source().clone().filter(|source| is_shared_memory(source, mount.destination()))
+    });
     let mounts = mounts.into_iter().map(|mount| mount_for_guest(mount, container_id, &mut binds));
     let mounts = mounts.collect::<Result<Vec<_>>>()?;
+    let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().clone()).map(|start| {
+        let mut hooks = Hooks::default();
+        hooks.set_start_container(Some(start));
+        hooks
+    });
     spec.set_mounts(Some(mounts))
         .set_process(Some(process_for_guest(process)))
         .set_linux(Some(linux_for_guest(linux, pids)))
-        .set_hooks(None)
+        .set_hooks(hooks)
         .set_hostname(None)
         .set_domainname(None);
-    Ok(Guest { spec, binds, blocks })
+    Ok(Guest { spec, binds, blocks, shared_memory })
+}
+
+/// Says where in the shared directory the sources of bind mounts are.
+pub(super) fn place(spec: &mut Spec, container_id: &str, places: &[String]) {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let index = places.iter().enumerate().find_map(|(index, place)| {
+            (mount.source().as_deref() == Some(in_guest(container_id, index).as_path())).then_some(place)
+        });
+        if let Some(place) = index {
+            mount.set_source(Some(Path::new(shared::PATH).join(place)));
+        }
+    }
 }
 
 /// Rewrites a process.
@@ -144,6 +168,11 @@ pub(super) fn resources_for_guest(mut resources: LinuxResources) -> LinuxResourc
 }
 
 fn linux_for_guest(mut linux: Linux, pids: Pids) -> Linux {
+    // Nobody else's mounts are in the guest: what is mounted on the host later comes as part of what is shared.
+    let propagation = linux.rootfs_propagation().as_ref().map(|given| match given.as_str() {
+        "private" | "rprivate" => "private".to_owned(),
+        _ => "slave".to_owned(),
+    });
     let resources = linux.resources().clone().map(resources_for_guest);
     let namespaces = namespaces(linux.namespaces().as_deref().unwrap_or_default(), pids);
     if let Some(devices) = linux.devices_mut() {
@@ -157,6 +186,7 @@ fn linux_for_guest(mut linux: Linux, pids: Pids) -> Linux {
         .set_namespaces(Some(namespaces))
         .set_cgroups_path(None)
         .set_mount_label(None)
+        .set_rootfs_propagation(propagation)
         .set_intel_rdt(None)
         .set_memory_policy(None)
         .set_net_devices(None);
@@ -278,7 +308,7 @@ mod tests {
             "hooks": {"createRuntime": [{"path": "/bin/true"}]},
             "mounts": mounts,
             "linux": {
-                "cgroupsPath": "/kubepods/x", "mountLabel": "a:b:c",
+                "cgroupsPath": "/kubepods/x", "mountLabel": "a:b:c", "rootfsPropagation": "rshared",
                 "namespaces": [
                     {"type": "pid", "path": "/proc/7/ns/pid"}, {"type": "network", "path": "/run/netns/x"}, {"type": "uts"},
                     {"type": "ipc", "path": "/proc/7/ns/ipc"}, {"type": "mount"}, {"type": "user", "path": "/proc/7/ns/user"},
@@ -312,8 +342,9 @@ mod tests {
 
     #[test]
     fn what_is_the_hosts_goes_and_the_rest_stays() {
-        let Guest { spec, binds, blocks } = for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
-        assert!(binds.is_empty() && blocks.is_empty());
+        let Guest { spec, binds, blocks, shared_memory } =
+            for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
+        assert!(binds.is_empty() && blocks.is_empty() && shared_memory.is_none());
         let json = serde_json::to_value(&spec).unwrap();
         assert_eq!(json["root"]["readonly"], true);
         for gone in ["hostname", "domainname", "hooks"] {
@@ -323,6 +354,7 @@ mod tests {
         for gone in ["cgroupsPath", "mountLabel", "intelRdt"] {
             assert_eq!(linux[gone], Value::Null, "{gone}");
         }
+        assert_eq!(linux["rootfsPropagation"], "slave");
         assert_eq!(linux["sysctl"]["net.ipv4.ip_forward"], "1");
         assert_eq!(linux["maskedPaths"][0], "/proc/kcore");
         assert_eq!(linux["uidMappings"][0]["hostID"], 100_000);
@@ -383,7 +415,9 @@ mod tests {
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
             {"destination": "/dev/shm", "type": "bind", "source": "/volumes/memory", "options": ["rbind"]},
         ]);
-        let Guest { spec, binds, .. } = for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
+        let Guest { spec, binds, shared_memory, .. } =
+            for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
+        assert_eq!(shared_memory.as_deref(), Some(Path::new("/run/x/sandboxes/y/shm")));
         let json = serde_json::to_value(spec.mounts()).unwrap();
         let sources: Vec<&str> =
             json.as_array().unwrap().iter().map(|mount| mount["source"].as_str().unwrap()).collect();

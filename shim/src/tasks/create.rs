@@ -10,11 +10,12 @@ use containerd_shim_protos::{
 use husk_sandbox::pod::{ContainerRequest, DiskSource, FsMount, PidNamespace, RootfsSource};
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec, Spec};
 
-use super::{HostPart, Tasks, lock};
+use super::{Tasks, lock};
 use crate::{
     bundle::{self, Annotations},
     error::Error,
-    netns::Anchor,
+    hooks::HostHooks,
+    host_namespaces, join,
     state::{Container, Process, Stdio},
     stdio,
 };
@@ -36,6 +37,7 @@ impl Tasks {
         let id = request.id.clone();
         let bundle = Path::new(&request.bundle);
         let spec = bundle::spec(bundle)?;
+        host_namespaces::refuse(&spec)?;
         let empty = Annotations::new();
         let annotations = spec.annotations().as_ref().unwrap_or(&empty);
         let is_sandbox = bundle::is_sandbox(annotations);
@@ -52,7 +54,10 @@ impl Tasks {
         self.containers().add(&id, Container::new(request.bundle.clone(), is_sandbox, io.clone()))?;
         let made = self.make(&id, bundle, spec, is_sandbox, &io, &request.rootfs).await;
         if made.is_err() {
-            lock(&self.hosts).remove(&id);
+            let hooks = lock(&self.hosts).remove(&id).and_then(|host| host.hooks);
+            if let Some(hooks) = hooks {
+                hooks.stopped().await;
+            }
             self.containers().remove(&id);
             if self.containers().is_empty() {
                 self.stop_pod().await;
@@ -87,11 +92,8 @@ impl Tasks {
         io: &Stdio,
         rootfs: &[Mount],
     ) -> Result<u32, Error> {
-        let pod = self.start_pod(id, &spec).await?;
-        let anchor = Anchor::new(&self.network()?)?;
-        let pid = anchor.pid();
-        lock(&self.hosts).insert(id.to_owned(), HostPart { _anchor: anchor, starting: Arc::default() });
-        self.containers().process_mut(id, "")?.pid = pid;
+        let hooks = HostHooks::of(id, bundle, &spec)?;
+        let (pod, pid) = self.start_pod(id, &spec, hooks).await?;
         if is_sandbox {
             let linux = spec.linux().as_ref();
             if let Some(sysctls) =
@@ -135,10 +137,7 @@ impl Tasks {
 
     /// Whose processes a container shall see. A path is one that was made of a number that we gave.
     fn pid_namespace(&self, spec: &Spec) -> PidNamespace {
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        let named = namespaces
-            .and_then(|all| all.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Pid))
-            .and_then(|namespace| pid_in(namespace.path().as_deref()?));
+        let named = join::path(spec, LinuxNamespaceType::Pid).as_deref().and_then(join::number);
         let Some(pid) = named else { return PidNamespace::Own };
         let containers = self.containers();
         let owner = containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.pid == pid));
@@ -148,11 +147,6 @@ impl Tasks {
             None => PidNamespace::Own,
         }
     }
-}
-
-/// The number in `/proc/<pid>/ns/pid`.
-fn pid_in(path: &Path) -> Option<u32> {
-    path.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
 }
 
 /// Where a container's root comes from: one disk that the guest can mount, or mounts for the host to make, or the directory in
@@ -203,12 +197,5 @@ mod tests {
             let RootfsSource::Mounts(made) = of(&mounts) else { panic!("not mounts") };
             assert_eq!(made.len(), mounts.len());
         }
-    }
-
-    #[test]
-    fn the_number_in_a_namespaces_path_is_found() {
-        assert_eq!(pid_in(Path::new("/proc/12/ns/pid")), Some(12));
-        assert_eq!(pid_in(Path::new("/proc/self/ns/pid")), None);
-        assert_eq!(pid_in(Path::new("/run/12")), None);
     }
 }

@@ -46,7 +46,10 @@ impl Tasks {
             forgiving(pod.delete(id).await);
         }
         self.containers().remove(id);
-        lock(&self.hosts).remove(id);
+        let hooks = lock(&self.hosts).remove(id).and_then(|host| host.hooks);
+        if let Some(hooks) = hooks {
+            hooks.stopped().await;
+        }
         lock(&self.told_oom).remove(id);
         let event = TaskDelete {
             container_id: id.to_owned(),

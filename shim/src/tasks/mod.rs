@@ -26,12 +26,16 @@ use tokio::sync::watch;
 use self::pod::PodSlot;
 use crate::{
     error::Error,
+    hooks::HostHooks,
     message,
     netns::Anchor,
     publisher::Publisher,
     state::{Action, Containers, Status, Stdio},
     stdio::Copying,
 };
+
+/// Docker's namespace in containerd.
+const DOCKER: &str = "moby";
 
 /// The containers, the pod that they are in, and what belongs to them on the host.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) struct Tasks {
 struct HostPart {
     /// Gives it a number here, for as long as it is there.
     _anchor: Anchor,
+    /// Programs that are told of its life.
+    hooks: Option<HostHooks>,
     /// Held while its start is told, so that its end comes after.
     starting: Arc<tokio::sync::Mutex<()>>,
 }
@@ -130,12 +136,18 @@ impl Tasks {
         ended.ok_or_else(|| Error::NotFound(format!("container {id} was deleted before it ended")))
     }
 
-    /// The processes of a container, by their numbers in the VM.
+    /// The processes of a container, by their numbers in the VM. Docker looks for them among the host's processes (`docker top`),
+    /// where these numbers mean others: it gets the container's own.
     ///
     /// # Errors
     /// When there is no such container.
     pub(crate) async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>, Error> {
-        if let Some(pid) = self.sandbox_pid(id)? {
+        let number = self.sandbox_pid(id)?;
+        let number = match number {
+            None if self.namespace == DOCKER => Some(self.containers().process(id, "")?.pid),
+            number => number,
+        };
+        if let Some(pid) = number {
             return Ok(vec![ProcessInfo { pid, ..ProcessInfo::default() }]);
         }
         let mut infos = Vec::new();

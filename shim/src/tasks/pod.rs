@@ -7,13 +7,20 @@ use std::{
 };
 
 use containerd_shim_protos::{events::task::TaskOOM, topics};
-use husk_sandbox::pod::{Event, Pod, PodAssets, PodOptions};
-use oci_spec::runtime::Spec;
+use husk_sandbox::{
+    network::named_in,
+    pod::{self, Event, Pod, PodAssets, PodOptions},
+    rundir,
+};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::{Tasks, lock};
+use super::{HostPart, Tasks, lock};
 use crate::{
+    bundle::{self, Annotations},
     cgroup,
     error::Error,
+    hooks::HostHooks,
+    join,
     netns::Anchor,
     plan::{self, Network},
     pod_id::pod_id,
@@ -36,6 +43,20 @@ struct Living {
     cgroup: Option<PathBuf>,
 }
 
+/// A container that is in the pod because it shares something of another's has its network, too.
+fn check_network(spec: &Spec, network: &Network) -> Result<(), Error> {
+    let empty = Annotations::new();
+    let of_pod = bundle::sandbox_id(spec.annotations().as_ref().unwrap_or(&empty)).is_some();
+    let wanted = join::path(spec, LinuxNamespaceType::Network);
+    match (wanted, network) {
+        _ if of_pod => Ok(()),
+        (Some(wanted), Network::Namespace(own)) if join::same(&wanted, own) => Ok(()),
+        _ => Err(Error::invalid(
+            "a container that shares processes or IPC with another is in its virtual machine, which has one network: share that, too (--network container:ID)",
+        )),
+    }
+}
+
 impl Tasks {
     /// The pod.
     ///
@@ -53,25 +74,38 @@ impl Tasks {
         Ok(Network::Namespace(path))
     }
 
-    /// Starts the pod that the spec of its first container asks for, unless it runs.
+    /// Starts the pod that the spec of its first container asks for, unless it runs. A container's hooks run before, when its
+    /// network namespace is there, so that the VM starts with the interfaces that they make. Returns the container's number, too.
     ///
     /// # Errors
-    /// When the spec asks for something impossible, which is found out before anything is touched, or the VM can't be started.
-    pub(super) async fn start_pod(self: &Arc<Self>, id: &str, spec: &Spec) -> Result<Arc<Pod>, Error> {
+    /// When the spec asks for something impossible, which is found out before anything is touched, when a hook fails, or the VM
+    /// can't be started.
+    pub(super) async fn start_pod(
+        self: &Arc<Self>,
+        id: &str,
+        spec: &Spec,
+        hooks: Option<HostHooks>,
+    ) -> Result<(Arc<Pod>, u32), Error> {
         let _starting = self.pod.starting.lock().await;
         if let Ok(pod) = self.pod() {
-            return Ok(pod);
+            let network = self.network()?;
+            check_network(spec, &network)?;
+            let pid = self.number(id, &network, hooks).await?;
+            return Ok((pod, pid));
         }
         let defaults = &self.config.pod;
         let plan = plan::plan(id, spec, defaults)?;
         let assets = PodAssets::find(defaults.kernel.as_deref())?;
         let anchor = Anchor::new(&plan.network)?;
+        let pid = self.number(id, &Network::Namespace(anchor.path()), hooks).await?;
         let cgroup = plan.cgroup.as_deref().and_then(cgroup::make);
         let options = PodOptions {
-            id: pod_id(&self.namespace, id),
+            id: self.pod_id(id),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
             netns: Some(anchor.path()),
+            // Docker's name server; the hooks have written the file.
+            names_inside: bundle::resolv_conf(spec).is_some_and(|path| named_in(&path)),
             hostname: plan.hostname,
             cgroup: cgroup.clone(),
             timeout: Duration::from_secs(defaults.timeout_s),
@@ -87,7 +121,28 @@ impl Tasks {
         };
         *lock(&self.pod.pod) = Some(Living { pod: pod.clone(), anchor, cgroup });
         tokio::spawn(self.clone().follow_events(pod.clone()));
-        Ok(pod)
+        Ok((pod, pid))
+    }
+
+    /// The pod's name: its first container's may still be another's, which that has left (see `start`).
+    fn pod_id(&self, id: &str) -> String {
+        let address = join::own_address().unwrap_or_default();
+        let alone = pod_id(&self.namespace, id);
+        let name = format!("{}{alone}", pod::NAME_PREFIX);
+        if rundir::find(&self.dirs, &name).is_ok() { pod_id(&address, id) } else { alone }
+    }
+
+    /// Gives a container its number on the host, in the pod's network namespace, and runs the hooks that want to know it.
+    async fn number(&self, id: &str, network: &Network, hooks: Option<HostHooks>) -> Result<u32, Error> {
+        let anchor = Anchor::new(network)?;
+        let pid = anchor.pid();
+        let host = HostPart { _anchor: anchor, hooks: hooks.clone(), starting: Arc::default() };
+        lock(&self.hosts).insert(id.to_owned(), host);
+        self.containers().process_mut(id, "")?.pid = pid;
+        if let Some(hooks) = hooks {
+            hooks.created(pid).await?;
+        }
+        Ok(pid)
     }
 
     /// Ends the VM, if there is one. What can't be taken away is left to the next start.

@@ -25,9 +25,9 @@ impl Tasks {
 
     async fn start_container(&self, id: &str) -> Result<u32, Error> {
         self.containers().allow(id, "", Action::Start)?;
-        let starting = lock(&self.hosts).get(id).map(|host| host.starting.clone());
-        let starting =
-            starting.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
+        let host = lock(&self.hosts).get(id).map(|host| (host.starting.clone(), host.hooks.clone()));
+        let (starting, hooks) =
+            host.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
         let _starting = starting.lock().await;
         self.containers().allow(id, "", Action::Start)?;
         if self.sandbox_pid(id)?.is_none() {
@@ -41,6 +41,15 @@ impl Tasks {
         };
         if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), String::new())) {
             copying.open_stdin(stdin_closed);
+        }
+        if let Some(hooks) = hooks
+            && let Err(error) = hooks.started(pid).await
+        {
+            // As the specification has it: the container ends.
+            if self.sandbox_pid(id)?.is_none() {
+                let _ = self.pod()?.signal(id, "", libc::SIGKILL.unsigned_abs(), true).await;
+            }
+            return Err(error);
         }
         let event = TaskStart { container_id: id.to_owned(), pid, ..TaskStart::default() };
         self.publisher.publish(topics::TASK_START_EVENT_TOPIC, &event);
@@ -111,7 +120,8 @@ impl Tasks {
             }
             return Ok(());
         }
-        Ok(self.pod()?.signal(id, exec_id, signal, all).await?)
+        // As runc's shim: all of a container are meant only with its first process.
+        Ok(self.pod()?.signal(id, exec_id, signal, all && exec_id.is_empty()).await?)
     }
 
     /// Stops all processes of a container where they are.

@@ -127,3 +127,40 @@ fn a_macvlan_is_taken_over_as_well() {
         takeover.release().await.unwrap();
     });
 }
+
+#[test]
+fn a_name_server_inside_may_ask_others() {
+    let Some(_own) = Sandboxed::enter() else { return };
+    let pod = Pod::new();
+    pod.ip("addr add 10.9.0.2/24 dev eth0");
+    let server = UdpSocket::bind("10.9.0.1:53").unwrap();
+    thread::spawn(move || {
+        let mut query = [0; 100];
+        while let Ok((length, from)) = server.recv_from(&mut query) {
+            server.send_to(&query[..length], from).unwrap();
+        }
+    });
+    let asked = |netns: &Netns| {
+        let socket = netns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.connect("10.9.0.1:53").unwrap();
+        socket.send(b"who").unwrap();
+        let mut answer = [0; 100];
+        let length = socket.recv(&mut answer).unwrap();
+        assert_eq!(&answer[..length], b"who");
+        socket.local_addr().unwrap().port()
+    };
+    let range =
+        || pod.netns.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap());
+    let before = range().unwrap();
+    block_on(async {
+        let (mut takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
+        takeover.let_names_be_asked().await.unwrap();
+        let guest = Guest::new(&nics[0].tap, &nics[0].interface);
+        assert!(asked(&pod.netns) >= 61440);
+        assert!(asked(&guest.netns) < 61440);
+        assert!(!takeover.sysctls().unwrap().contains_key("ipv4/ip_local_port_range"));
+        takeover.release().await.unwrap();
+    });
+    assert_eq!(range().unwrap(), before);
+}

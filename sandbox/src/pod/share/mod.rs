@@ -11,11 +11,12 @@ mod source;
 mod stacked;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -31,6 +32,7 @@ use rustix::{
 use self::{
     namespace::Namespace,
     source::{Kind, Source},
+    volumes::{VOLUMES, Volumes},
 };
 use super::{FsMount, disks::blocking, spec::Bind};
 use crate::{
@@ -70,6 +72,16 @@ pub(super) struct Share {
     path: PathBuf,
     /// The tmpfs, writable.
     points: Arc<OwnedFd>,
+    volumes: Arc<Mutex<Volumes>>,
+}
+
+/// Where the guest finds what was shared for a container, below the directory.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Its root, if it is shared.
+    pub(super) root: Option<String>,
+    /// The sources of its bind mounts, in their order.
+    pub(super) binds: Vec<String>,
 }
 
 impl Share {
@@ -80,27 +92,31 @@ impl Share {
         let namespace = Namespace::start().await?;
         let target = path.clone();
         let points = namespace.run(move || mount_points(&target)).await??;
-        Ok(Self { namespace, path, points: Arc::new(points) })
+        Ok(Self { namespace, path, points: Arc::new(points), volumes: Arc::default() })
     }
 
-    /// Starts the directory's server; returns the connection with it that the VMM gets, too.
-    pub(super) async fn serve(
+    /// How to start the directory's server, and the connection with it that the VMM gets.
+    pub(super) fn plan(
         &self,
         binary: &Path,
         dir: &RunDir,
         cgroup: Option<&Path>,
-    ) -> Result<(Server, OwnedFd)> {
-        let (plan, connection) = ServerPlan::new(binary, &self.path, dir, cgroup)?;
+    ) -> Result<(ServerPlan, OwnedFd)> {
+        ServerPlan::new(binary, &self.path, dir, cgroup)
+    }
+
+    /// Starts the server.
+    pub(super) async fn serve(&self, plan: ServerPlan) -> Result<Server> {
         let runtime = tokio::runtime::Handle::current();
         let spawn = move || {
             let _here = runtime.enter();
             plan.spawn()
         };
-        Ok((self.namespace.run(spawn).await??, connection))
+        self.namespace.run(spawn).await?
     }
 
-    /// Shares a container's root and the sources of its mounts; returns where the root is, below the directory.
-    pub(super) async fn add(&self, id: &str, root: Option<Tree>, binds: Vec<Bind>) -> Result<Option<String>> {
+    /// Shares a container's root and the sources of its mounts.
+    pub(super) async fn add(&self, id: &str, root: Option<Tree>, binds: Vec<Bind>) -> Result<Places> {
         let shared_dir = root.is_some().then(|| format!("{id}/rootfs"));
         // Where the host's own mounts are.
         let sources = blocking(move || {
@@ -110,14 +126,22 @@ impl Share {
         });
         let (root, binds) = sources.await?;
         let (points, path, id) = (self.points.clone(), self.path.clone(), id.to_owned());
-        self.namespace.run(move || add(&points, &path, &id, root, &binds)).await??;
-        Ok(shared_dir)
+        let volumes = self.volumes.clone();
+        let add = move || add(&points, &path, &id, root, &binds, &mut lock(&volumes));
+        let binds = self.namespace.run(add).await??;
+        Ok(Places { root: shared_dir, binds })
     }
 
     /// Takes a container's root and mounts away; nothing is there of one that was never added.
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
         let (points, path, id) = (self.points.clone(), self.path.clone(), id.to_owned());
-        self.namespace.run(move || remove(&points, &path, &id)).await?
+        let volumes = self.volumes.clone();
+        let remove = move || {
+            let unused = lock(&volumes).remove(&id);
+            let removed = remove(&points, &path, &id);
+            unused.iter().fold(removed, |result, place| result.and(remove_point(&points, &path, place)))
+        };
+        self.namespace.run(remove).await?
     }
 
     /// Takes everything away.
@@ -156,6 +180,7 @@ fn mount_points(path: &Path) -> Result<OwnedFd> {
     attach(writable.as_fd(), path).map_err(failed)?;
     let points =
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    mkdirat(&points, VOLUMES, Mode::from_raw_mode(0o755)).map_err(failed)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let shown = open_tree(CWD, path, flags).map_err(failed)?;
     source::set_attributes(shown.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, false).map_err(failed)?;
@@ -171,7 +196,15 @@ fn attach(mount: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
     move_mount(mount, c"", CWD, path, flags)
 }
 
-fn add(points: &OwnedFd, shared: &Path, id: &str, root: Option<Root>, binds: &[Source]) -> Result<()> {
+/// Returns the places of `binds`.
+fn add(
+    points: &OwnedFd,
+    shared: &Path,
+    id: &str,
+    root: Option<Root>,
+    binds: &[Source],
+    volumes: &mut Volumes,
+) -> Result<Vec<String>> {
     let here = shared.join(id);
     let failed = |what: &'static str, path: PathBuf| move |error: Errno| Error::io(what, path)(error.into());
     let make_dir = |name: &str| {
@@ -189,11 +222,19 @@ fn add(points: &OwnedFd, shared: &Path, id: &str, root: Option<Root>, binds: &[S
             Root::Mounts(mounts) => stacked::mount_all(&mounts, &path)?,
         }
     }
+    let mut places = Vec::with_capacity(binds.len());
     for (index, source) in binds.iter().enumerate() {
-        let name = format!("{id}/mounts/{index}");
+        let (name, is_new) = match source.kind {
+            Kind::Directory(identity) => volumes.add(id, identity, source.read_only),
+            Kind::File => (format!("{id}/mounts/{index}"), true),
+        };
+        places.push(name.clone());
+        if !is_new {
+            continue;
+        }
         let path = shared.join(&name);
         match source.kind {
-            Kind::Directory => make_dir(&name)?,
+            Kind::Directory(_) => make_dir(&name)?,
             Kind::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 openat(points, &name, flags, Mode::from_raw_mode(0o600))
@@ -202,7 +243,7 @@ fn add(points: &OwnedFd, shared: &Path, id: &str, root: Option<Root>, binds: &[S
         }
         attach(source.tree.as_fd(), &path).map_err(failed("mount on", path))?;
     }
-    Ok(())
+    Ok(places)
 }
 
 /// Only mount points are removed, one by one: what is mounted somewhere makes that fail.
@@ -211,26 +252,31 @@ fn remove(points: &OwnedFd, shared: &Path, id: &str) -> Result<()> {
     if !here.exists() {
         return Ok(());
     }
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error: Errno| Error::io("remove", path)(error.into())
-    };
     let mounts = std::fs::read_dir(here.join("mounts")).map_err(Error::io("read", here.join("mounts")))?;
     let names = mounts.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let names: Vec<String> = names.map(|name| format!("{id}/mounts/{name}")).collect();
     for name in names.into_iter().chain([format!("{id}/rootfs"), format!("{id}/mounts"), id.to_owned()]) {
-        let path = shared.join(&name);
-        unmount_all(&path)?;
-        let removed = match unlinkat(points, &name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTDIR) => unlinkat(points, &name, AtFlags::empty()),
-            removed => removed,
-        };
-        match removed {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(&path)(error)),
-        }
+        remove_point(points, shared, &name)?;
     }
     Ok(())
+}
+
+fn remove_point(points: &OwnedFd, shared: &Path, name: &str) -> Result<()> {
+    let path = shared.join(name);
+    unmount_all(&path)?;
+    let removed = match unlinkat(points, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTDIR) => unlinkat(points, name, AtFlags::empty()),
+        removed => removed,
+    };
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Error::io("remove", path)(error.into())),
+    }
+}
+
+/// What is guarded is whole even if a thread has panicked with it.
+fn lock(volumes: &Mutex<Volumes>) -> MutexGuard<'_, Volumes> {
+    volumes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Unmounts whatever is mounted on `path`, with all below it.

@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 
 use crate::{Error, Result};
 
+/// Enough for mounting, and too little for a huge page, with which the thread would take 2 MiB.
+const STACK: usize = 256 * 1024;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread. It ends when this is dropped.
@@ -31,7 +34,7 @@ impl Namespace {
                 job();
             }
         };
-        let thread = thread::Builder::new().name("mounts".into()).spawn(work);
+        let thread = thread::Builder::new().name("mounts".into()).stack_size(STACK).spawn(work);
         thread.map_err(Error::io("start", "a thread for mounts"))?;
         let this = Self { jobs };
         this.run(enter).await??;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, fstat, open},
+    fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, fstat, open, statx},
     io::Errno,
     mount::{OpenTreeFlags, open_tree},
 };
@@ -23,13 +23,35 @@ const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::M
 pub(super) struct Source {
     pub(super) tree: OwnedFd,
     pub(super) kind: Kind,
+    pub(super) read_only: ReadOnly,
+}
+
+/// Which directory of the host it is: by the mount that it is reached by, too, which may allow less than others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    mount: u64,
+}
+
+impl Identity {
+    fn of(file: &OwnedFd) -> io::Result<Self> {
+        let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::MNT_ID)?;
+        let device = (found.stx_dev_major, found.stx_dev_minor);
+        Ok(Self { device, inode: found.stx_ino, mount: found.stx_mnt_id })
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_numbers(inode: u64) -> Self {
+        Self { device: (0, 1), inode, mount: 1 }
+    }
 }
 
 /// What a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A directory.
-    Directory,
+    /// A directory, and which one.
+    Directory(Identity),
     /// A regular file.
     File,
 }
@@ -41,8 +63,10 @@ impl Source {
         if kind != FileType::Directory {
             return Err(Error::io("use as a root file system", path)(io::ErrorKind::NotADirectory.into()));
         }
-        let tree = copy(&file, ReadOnly::No).map_err(Error::io("share", path))?;
-        Ok(Self { tree, kind: Kind::Directory })
+        let failed = Error::io("share", path);
+        let shared = Identity::of(&file).and_then(|identity| Ok((copy(&file, ReadOnly::No)?, identity)));
+        let (tree, identity) = shared.map_err(failed)?;
+        Ok(Self { tree, kind: Kind::Directory(identity), read_only: ReadOnly::No })
     }
 
     /// The source of a bind mount.
@@ -52,7 +76,7 @@ impl Source {
             |error| Error::Mount { source_path: source.clone(), on: destination.clone(), source: error };
         let (file, kind) = look(source).map_err(failed)?;
         let kind = match kind {
-            FileType::Directory => Kind::Directory,
+            FileType::Directory => Kind::Directory(Identity::of(&file).map_err(failed)?),
             FileType::RegularFile => Kind::File,
             other => {
                 return Err(Error::NotShareable {
@@ -63,7 +87,7 @@ impl Source {
             }
         };
         let tree = copy(&file, *read_only).map_err(failed)?;
-        Ok(Self { tree, kind })
+        Ok(Self { tree, kind, read_only: *read_only })
     }
 }
 

@@ -81,18 +81,19 @@ fn the_server_sees_what_is_shared_and_the_host_no_mounts() {
             bind(data.clone(), ReadOnly::All),
             bind(later.clone(), ReadOnly::No),
         ];
-        let root_dir = share.add("c", Some(Tree::Directory(root.clone())), binds).await.unwrap();
-        assert_eq!(root_dir.as_deref(), Some("c/rootfs"));
+        let places = share.add("c", Some(Tree::Directory(root.clone())), binds).await.unwrap();
+        assert_eq!(places.root.as_deref(), Some("c/rootfs"));
+        assert_eq!(places.binds, [".volumes/0", "c/mounts/1", ".volumes/1", ".volumes/2"]);
         assert_eq!(seen(&share, "c/rootfs/sub/deep").await.as_deref(), Some("deep"));
         assert_eq!(seen(&share, "c/mounts/1").await.as_deref(), Some("data"));
         let refused = Some(libc::EROFS);
         for (path, error) in [
             ("c/rootfs/made", None),
-            ("c/mounts/0/made", refused),
-            ("c/mounts/0/sub/made", None),
+            (".volumes/0/made", refused),
+            (".volumes/0/sub/made", None),
             ("c/mounts/1", None),
-            ("c/mounts/2/made", refused),
-            ("c/mounts/2/sub/made", refused),
+            (".volumes/1/made", refused),
+            (".volumes/1/sub/made", refused),
             // The directory itself can't be filled.
             ("made", refused),
             ("c/made", refused),
@@ -104,14 +105,22 @@ fn the_server_sees_what_is_shared_and_the_host_no_mounts() {
         // What the host mounts later appears.
         tmpfs(&later.join("volume"));
         fs::write(later.join("volume/new"), "new").unwrap();
-        assert_eq!(seen(&share, "c/mounts/3/volume/new").await.as_deref(), Some("new"));
+        assert_eq!(seen(&share, ".volumes/2/volume/new").await.as_deref(), Some("new"));
         assert_eq!((mounts_in(&dir.join("")), mounts_in(&home)), (0, 3));
+
+        // A second container has the same directory at the same place.
+        let places = share.add("second", None, vec![bind(later.clone(), ReadOnly::No)]).await.unwrap();
+        assert_eq!((places.root, places.binds), (None, vec![".volumes/2".to_owned()]));
 
         share.remove("c").await.unwrap();
         share.remove("c").await.unwrap();
+        assert_eq!(seen(&share, ".volumes/2/volume/new").await.as_deref(), Some("new"));
+        share.remove("second").await.unwrap();
         assert_eq!(seen(&share, "c/rootfs/file").await, None);
+        let volumes = share.path.join(VOLUMES);
+        assert_eq!(share.namespace.run(move || fs::read_dir(volumes).unwrap().count()).await.unwrap(), 0);
         let left = share.path.clone();
-        assert_eq!(share.namespace.run(move || fs::read_dir(left).unwrap().count()).await.unwrap(), 0);
+        assert_eq!(share.namespace.run(move || fs::read_dir(left).unwrap().count()).await.unwrap(), 1);
         // The host's own mounts stay, and what is in them.
         assert_eq!(mounts_in(&home), 3);
         assert_eq!(fs::read_to_string(root.join("sub/deep")).unwrap(), "deep");
