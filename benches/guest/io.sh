@@ -11,11 +11,13 @@ host=192.168.77.1
 
 # Fields of a line of fio's terse output (version 3): the job's name is 3; KB/s, operations/s and mean latency in us are
 # 7, 8 and 40 of reading, 48, 49 and 81 of writing. What a job does not do is 0.
-fio --minimal /bench/io.fio >/tmp/fio
-awk -F ';' '
-    /^3;/ && $3 ~ /^sequential/ { print "figure", $3, "MB/s", ($7 + $48) / 1000 }
-    /^3;/ && $3 !~ /^sequential/ { print "figure", $3, "IOPS", $8 + $49 }
-    /^3;/ && $3 ~ /depth-1$/ { print "figure", $3 "-latency", "us", $40 + $81 }' /tmp/fio
+for job in $(sed -n 's/^\[\(.*\)\]$/\1/p' /bench/io.fio); do
+    [ "$job" != global ] || continue
+    fio --minimal --section="$job" /bench/io.fio | awk -F ';' '
+        /^3;/ && $3 ~ /^sequential/ { print "figure", $3, "MB/s", ($7 + $48) / 1000 }
+        /^3;/ && $3 !~ /^sequential/ { print "figure", $3, "IOPS", $8 + $49 }
+        /^3;/ && $3 ~ /depth-1$/ { print "figure", $3 "-latency", "us", $40 + $81 }'
+done
 
 until ping -c 1 -W 1 $host >/dev/null 2>&1; do :; done
 throughput() {

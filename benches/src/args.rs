@@ -16,8 +16,14 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Measure starts and ends, of bare VMs and of containers, beside QEMU, runc and crun
     Boot(BootArgs),
+    /// Measure disk and network of the VMM beside QEMU's microvm, and a container's streams
+    Io(IoArgs),
     /// Measure many pods at once: time and memory of each further one, a storm of starts, what is left behind
     Scale(ScaleArgs),
+    /// Measure `ctr run`, exec and end of containers with husk and runc as containerd's runtimes
+    Ctr(RootArgs),
+    /// Measure a directory shared with a guest, by husk-fs and by QEMU with virtiofsd
+    Fs(RootArgs),
     /// Render results as a Markdown page and an HTML page with charts
     Report {
         /// Files that the suites wrote; together they make one report
@@ -72,6 +78,23 @@ pub(crate) struct BootArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct IoArgs {
+    /// Measured rounds
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Where the result goes
+    #[arg(long, value_name = "FILE", default_value = "build/bench/io.json")]
+    pub(crate) out: PathBuf,
+    /// QEMU, for its microvm
+    #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
+    pub(crate) qemu: PathBuf,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ScaleArgs {
     /// Idle pods
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -84,6 +107,27 @@ pub(crate) struct ScaleArgs {
     pub(crate) cycles: u32,
     /// Where the result goes
     #[arg(long, value_name = "FILE", default_value = "build/bench/scale.json")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) mode: ModeArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RootArgs {
+    /// Measured rounds
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Rounds before them, which are not counted
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) warmups: u32,
+    /// A root file system for the lab that has the peers, as scripts/debian-root.sh makes; files are added to it.
+    /// Where KVM can be used it is ignored [default: this machine's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// The directory where the result goes, as ctr.json or fs.json
+    #[arg(long, value_name = "DIR", default_value = "build/bench")]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) mode: ModeArgs,
@@ -119,6 +163,9 @@ pub(crate) struct PeerArgs {
     /// A program with runc's command line, as runsc; may be given several times [default: runc and crun]
     #[arg(long, value_name = "PATH", default_values = ["runc", "crun"])]
     pub(crate) oci_runtime: Vec<PathBuf>,
+    /// umoci, which unpacks images
+    #[arg(long, value_name = "PATH", default_value = "umoci")]
+    pub(crate) umoci: PathBuf,
     /// Firecracker's binary
     #[arg(long, value_name = "PATH")]
     pub(crate) firecracker: Option<PathBuf>,

@@ -48,12 +48,17 @@ fn table(before: &RunResult, after: &RunResult) -> String {
         &mut text,
         &format!("{:<58} {:>11} {:>11} {:>11} {:>8}", header[0], header[1], header[2], header[3], header[4]),
     );
+    let mut group = "";
     for old in &before.measurements {
+        if old.group != group {
+            group = &old.group;
+            line(&mut text, &format!("{group}:"));
+        }
         let Some(new) = after.find(&old.id) else {
-            line(&mut text, &format!("{} is missing in the second", old.label));
+            line(&mut text, &format!("  {} is missing in the second", old.label));
             continue;
         };
-        row(&mut text, &format!("{}, {}", old.label, old.unit), &old.samples, &new.samples);
+        row(&mut text, &format!("  {}, {}", old.label, old.unit), &old.samples, &new.samples);
         for (name, from, to) in stages(old, new) {
             row(
                 &mut text,
@@ -64,7 +69,7 @@ fn table(before: &RunResult, after: &RunResult) -> String {
         }
     }
     for new in after.measurements.iter().filter(|new| before.find(&new.id).is_none()) {
-        line(&mut text, &format!("{} is missing in the first", new.label));
+        line(&mut text, &format!("{}: {} is missing in the first", new.group, new.label));
     }
     text
 }
@@ -116,8 +121,9 @@ mod tests {
         before.versions.insert("rustc".into(), "1".into());
         let text = table(&before, &after);
         assert!(text.contains("rustc: 1 -> -"), "{text}");
-        assert!(text.lines().any(|line| line.starts_with("a, ms") && line.ends_with("+100.0")), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("  a, ms") && line.ends_with("+100.0")), "{text}");
         assert!(text.lines().any(|line| line.trim().starts_with("one") && line.ends_with("+0.0")), "{text}");
+        assert_eq!(text.matches("group:\n").count(), 1, "{text}");
         for needle in ["gone is missing in the second", "new is missing in the first"] {
             assert!(text.contains(needle), "{text}");
         }

@@ -35,6 +35,7 @@ pub(crate) fn describe() -> BTreeMap<String, String> {
 pub(crate) fn peer_versions(peers: &Peers) -> BTreeMap<String, String> {
     let all =
         peers.qemu.iter().chain(&peers.oci_runtimes).chain(&peers.firecracker).chain(&peers.cloud_hypervisor);
+    let all = all.chain(&peers.containerd).chain(&peers.virtiofsd).chain(&peers.umoci);
     all.filter_map(|program| {
         let name = program.file_name()?.to_string_lossy().into_owned();
         Some((format!("peer {name}"), version(program)?))

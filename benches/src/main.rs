@@ -5,6 +5,7 @@ mod args;
 mod baseline;
 mod compare;
 mod gate;
+mod guest_root;
 mod layout;
 mod machine;
 mod measure;
@@ -20,7 +21,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::{
+    args::{Args, Command},
+    plan::Suite,
+};
 
 fn main() -> ExitCode {
     match dispatch(Args::parse().command) {
@@ -37,7 +41,10 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<bool> {
     match command {
         Command::Boot(args) => run::boot(&args).map(|()| true),
+        Command::Io(args) => run::io(&args).map(|()| true),
         Command::Scale(args) => run::scale(&args).map(|()| true),
+        Command::Ctr(args) => run::in_root(&args, Suite::Ctr).map(|()| true),
+        Command::Fs(args) => run::in_root(&args, Suite::Fs).map(|()| true),
         Command::Report { results, out } => report::write(&results, &out).map(|()| true),
         Command::Compare { before, after } => compare::print(&before, &after).map(|()| true),
         Command::Gate(args) => gate::run(&args),

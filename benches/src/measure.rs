@@ -23,6 +23,8 @@ const TRIES: u32 = 3;
 pub(crate) struct Round {
     pub(crate) total_ms: f64,
     pub(crate) stages: Vec<(String, f64)>,
+    /// What was counted beside the time.
+    pub(crate) counts: Vec<(String, f64)>,
 }
 
 /// Something that can be done again and again.
@@ -79,6 +81,7 @@ pub(crate) fn measure(
             along: None,
             samples: Vec::new(),
             stages: Vec::new(),
+            counts: Vec::new(),
         })
         .collect();
     for warmup in 1..=plan.warmups {
@@ -102,34 +105,39 @@ pub(crate) fn measure(
 }
 
 fn round(subject: &mut Subject<'_>) -> Result<(Round, u32)> {
+    retried(&subject.label, &mut subject.run)
+}
+
+/// Does something again that failed, a few times. The second result is how often it failed.
+pub(crate) fn retried<T>(label: &str, mut run: impl FnMut() -> Result<T>) -> Result<(T, u32)> {
     let mut lost = 0;
     loop {
-        match (subject.run)() {
-            Ok(round) => return Ok((round, lost)),
+        match run() {
+            Ok(done) => return Ok((done, lost)),
             Err(error) if lost + 1 < TRIES => {
-                eprintln!("{} failed, and is done again: {error:#}", subject.label);
+                eprintln!("{label} failed, and is done again: {error:#}");
                 lost += 1;
             }
-            Err(error) => return Err(error.context(format!("{} failed {TRIES} times", subject.label))),
+            Err(error) => return Err(error.context(format!("{label} failed {TRIES} times"))),
         }
     }
 }
 
 fn add(measurement: &mut Measurement, round: Round) -> Result<()> {
-    if measurement.samples.is_empty() {
-        measurement.stages =
-            round.stages.iter().map(|(name, _)| Stage { name: name.clone(), samples: Vec::new() }).collect();
-    }
+    let first = measurement.samples.is_empty();
     measurement.samples.push(round.total_ms);
-    let names = |stages: &[(String, f64)]| stages.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    ensure!(
-        measurement.stages.len() == round.stages.len()
-            && measurement.stages.iter().zip(&round.stages).all(|(stage, (name, _))| stage.name == *name),
-        "a round has other stages than the first: {:?}",
-        names(&round.stages)
-    );
-    for (stage, (_, ms)) in measurement.stages.iter_mut().zip(round.stages) {
-        stage.samples.push(ms);
+    for (kept, new) in [(&mut measurement.stages, round.stages), (&mut measurement.counts, round.counts)] {
+        if first {
+            *kept = new.iter().map(|(name, _)| Stage { name: name.clone(), samples: Vec::new() }).collect();
+        }
+        ensure!(
+            kept.len() == new.len() && kept.iter().zip(&new).all(|(stage, (name, _))| stage.name == *name),
+            "a round has other stages or counts than the first: {:?}",
+            new.iter().map(|(name, _)| name).collect::<Vec<_>>()
+        );
+        for (stage, (_, value)) in kept.iter_mut().zip(new) {
+            stage.samples.push(value);
+        }
     }
     Ok(())
 }
@@ -160,7 +168,7 @@ mod tests {
             3,
             vec![subject(|| {
                 runs += 1.0;
-                Ok(Round { total_ms: runs, stages: vec![("half".into(), runs / 2.0)] })
+                Ok(Round { total_ms: runs, stages: vec![("half".into(), runs / 2.0)], ..Round::default() })
             })],
         )
         .unwrap();
@@ -185,7 +193,8 @@ mod tests {
     #[test]
     fn a_round_with_other_stages_is_refused() {
         let mut names = ["a", "b"].into_iter().cycle();
-        let odd = subject(|| Ok(Round { total_ms: 1.0, stages: vec![(names.next().unwrap().into(), 1.0)] }));
+        let odd =
+            subject(|| Ok(Round { stages: vec![(names.next().unwrap().into(), 1.0)], ..Round::default() }));
         assert!(measure(&plan(Mode::Wall, 0), 2, vec![odd]).is_err());
     }
 }

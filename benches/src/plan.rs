@@ -14,8 +14,14 @@ pub(crate) enum Suite {
     Boot,
     /// husk's own prepared ones, quick to do.
     Gate,
+    /// Disk, network and streams.
+    Io,
     /// Many pods at once.
     Scale(Scale),
+    /// containerd's runtimes: husk's and runc's.
+    Ctr,
+    /// A directory shared with a guest: husk's server and the peer's.
+    Fs,
 }
 
 impl Suite {
@@ -23,7 +29,10 @@ impl Suite {
         match self {
             Self::Boot => "boot",
             Self::Gate => "gate",
+            Self::Io => "io",
             Self::Scale(_) => "scale",
+            Self::Ctr => "ctr",
+            Self::Fs => "fs",
         }
     }
 }
@@ -39,6 +48,13 @@ pub(crate) struct Scale {
     pub(crate) cycles: u32,
 }
 
+impl Scale {
+    /// What the lab's machine needs for so many pods at once, each of which takes some 50 MiB, in MiB.
+    pub(crate) fn lab_memory_mib(self) -> u32 {
+        6144.max(2048 + 60 * self.pods.max(self.storm))
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -51,8 +67,8 @@ pub(crate) struct Plan {
     pub(crate) peers: Peers,
 }
 
-/// What is measured with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What is measured with. What the suite has no use for is left empty.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Files {
     pub(crate) husk: PathBuf,
     pub(crate) vmm: PathBuf,
@@ -68,6 +84,14 @@ pub(crate) struct Files {
     /// Storage of the registry with the same images, and the script that serves it.
     pub(crate) registry: PathBuf,
     pub(crate) registry_script: PathBuf,
+    /// Disk image of the guest that measures disk and network.
+    pub(crate) io_root: Option<PathBuf>,
+    /// containerd's runtime.
+    pub(crate) shim: PathBuf,
+    /// An image as `ctr` imports it.
+    pub(crate) archive: PathBuf,
+    /// Initramfs whose init works on a shared directory.
+    pub(crate) share_guest: PathBuf,
 }
 
 /// Programs of others.
@@ -75,6 +99,9 @@ pub(crate) struct Files {
 pub(crate) struct Peers {
     pub(crate) qemu: Option<PathBuf>,
     pub(crate) oci_runtimes: Vec<PathBuf>,
+    pub(crate) containerd: Option<PathBuf>,
+    pub(crate) virtiofsd: Option<PathBuf>,
+    pub(crate) umoci: Option<PathBuf>,
     pub(crate) firecracker: Option<PathBuf>,
     pub(crate) cloud_hypervisor: Option<PathBuf>,
 }
@@ -84,25 +111,13 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn plan(mode: Mode, warmups: u32) -> Plan {
-        let nothing = PathBuf::new;
         Plan {
             suite: Suite::Boot,
             mode,
             rounds: 1,
             warmups,
             cpus: Vec::new(),
-            files: Files {
-                husk: nothing(),
-                vmm: nothing(),
-                filesystem: nothing(),
-                kernel: nothing(),
-                initramfs: nothing(),
-                mark: nothing(),
-                reboot: nothing(),
-                images: nothing(),
-                registry: nothing(),
-                registry_script: nothing(),
-            },
+            files: Files::default(),
             peers: Peers::default(),
         }
     }

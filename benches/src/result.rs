@@ -78,9 +78,12 @@ pub(crate) struct Measurement {
     /// Parts of the above, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) stages: Vec<Stage>,
+    /// What was counted beside the time, with the unit in the name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) counts: Vec<Stage>,
 }
 
-/// A part of what was measured.
+/// A part of what was measured, or a count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stage {
@@ -173,6 +176,7 @@ pub(crate) mod tests {
                 .iter()
                 .map(|(name, samples)| Stage { name: (*name).into(), samples: (*samples).into() })
                 .collect(),
+            counts: Vec::new(),
         }
     }
 

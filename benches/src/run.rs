@@ -1,7 +1,7 @@
 //! The half outside: makes the guests, chooses where to measure, and runs the other half there.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,24 +9,29 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    args::{BootArgs, ScaleArgs},
-    machine,
+    args::{BootArgs, IoArgs, RootArgs, ScaleArgs},
+    guest_root, machine,
     plan::{Files, Peers, Plan, Scale, Suite},
     report,
     result::{Mode, RunResult},
-    tree::{Tree, output},
+    tree::{Tree, output, succeed},
 };
 
 /// Exit codes of the lab whose machine hung, or crashed.
 const LAB_LOST: [i32; 2] = [124, 125];
+/// Where files are put in another root file system, and where programs are looked for there.
+const IN_ROOT: &str = "/opt/husk-bench";
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// `husk-bench boot`
 pub(crate) fn boot(args: &BootArgs) -> Result<()> {
     let peers = Peers {
         qemu: program(&args.peers.qemu),
         oci_runtimes: args.peers.oci_runtime.iter().filter_map(|path| program(path)).collect(),
+        umoci: program(&args.peers.umoci),
         firecracker: args.peers.firecracker.as_deref().map(named).transpose()?,
         cloud_hypervisor: args.peers.cloud_hypervisor.as_deref().map(named).transpose()?,
+        ..Peers::default()
     };
     let tree = Tree::find(args.common.bin.as_deref())?;
     let plan = Plan {
@@ -37,6 +42,21 @@ pub(crate) fn boot(args: &BootArgs) -> Result<()> {
         cpus: args.mode.cpus.clone(),
         files: files(&tree)?,
         peers,
+    };
+    finish(&measure(&tree, &plan, args.common.timeout)?, &args.out)
+}
+
+/// `husk-bench io`
+pub(crate) fn io(args: &IoArgs) -> Result<()> {
+    let tree = Tree::find(args.common.bin.as_deref())?;
+    let plan = Plan {
+        suite: Suite::Io,
+        mode: mode(&tree, args.mode.deterministic),
+        rounds: args.rounds,
+        warmups: 0,
+        cpus: args.mode.cpus.clone(),
+        files: Files { io_root: Some(guest_root::build(&tree)?), ..files(&tree)? },
+        peers: Peers { qemu: program(&args.qemu), ..Peers::default() },
     };
     finish(&measure(&tree, &plan, args.common.timeout)?, &args.out)
 }
@@ -56,13 +76,111 @@ pub(crate) fn scale(args: &ScaleArgs) -> Result<()> {
     finish(&measure(&tree, &plan, args.common.timeout)?, &args.out)
 }
 
+/// `husk-bench ctr` and `husk-bench fs`: where the peers are may be another root file system than this machine's.
+pub(crate) fn in_root(args: &RootArgs, suite: Suite) -> Result<()> {
+    let tree = Tree::find(args.common.bin.as_deref())?;
+    let mode = mode(&tree, args.mode.deterministic);
+    // A machine whose KVM is used has its own peers.
+    let root = args.root.as_deref().filter(|_| mode == Mode::Deterministic);
+    let mut files = root_files(&tree, suite)?;
+    if let Some(root) = root {
+        files.copy_into(root)?;
+    }
+    let peers = match suite {
+        Suite::Ctr => Peers {
+            containerd: Some(there(root, "containerd")?),
+            oci_runtimes: vec![there(root, "runc")?],
+            ..Peers::default()
+        },
+        _ => Peers {
+            qemu: Some(there(root, "qemu-system-x86_64")?),
+            virtiofsd: Some(there(root, "virtiofsd")?),
+            ..Peers::default()
+        },
+    };
+    let plan = Plan {
+        suite,
+        mode,
+        rounds: args.rounds,
+        warmups: args.warmups,
+        cpus: args.mode.cpus.clone(),
+        files,
+        peers,
+    };
+    let result = measure_in(&tree, &plan, args.common.timeout, root)?;
+    finish(&result, &args.out.join(format!("{}.json", suite.name())))
+}
+
+/// What the suites of [`in_root`] measure with.
+fn root_files(tree: &Tree, suite: Suite) -> Result<Files> {
+    let files = Files {
+        vmm: tree.bin("husk-vmm"),
+        filesystem: tree.bin("husk-fs"),
+        kernel: tree.path("build/guest/vmlinux"),
+        ..Files::default()
+    };
+    if suite == Suite::Fs {
+        return Ok(Files { share_guest: tree.guest("fs")?, ..files });
+    }
+    let shim = tree.bin("containerd-shim-husk-v2");
+    ensure!(shim.is_file(), "{} is missing: run `make build` first", shim.display());
+    let archive = tree.path("build/bench/busybox.tar");
+    if archive.exists() {
+        fs::remove_file(&archive)?;
+    }
+    let layout = format!("oci:{}:busybox:latest", tree.path("build/images/layout").display());
+    let to = format!("docker-archive:{}:docker.io/library/busybox:latest", archive.display());
+    fs::create_dir_all(tree.path("build/bench"))?;
+    succeed(Command::new("skopeo").args(["copy", "--quiet", &layout, &to]))?;
+    Ok(Files { shim, archive, initramfs: tree.path("build/guest/initramfs.cpio"), ..files })
+}
+
+impl Files {
+    /// Copies those that there are to where another root file system has them.
+    fn copy_into(&mut self, root: &Path) -> Result<()> {
+        let all = [
+            &mut self.vmm,
+            &mut self.filesystem,
+            &mut self.kernel,
+            &mut self.initramfs,
+            &mut self.shim,
+            &mut self.archive,
+            &mut self.share_guest,
+        ];
+        for file in all.into_iter().filter(|file| !file.as_os_str().is_empty()) {
+            *file = copy_into(root, file)?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies a file into a root file system, and tells its path there.
+fn copy_into(root: &Path, file: &Path) -> Result<PathBuf> {
+    let inside = Path::new(IN_ROOT).join(file.file_name().context("a file has no name")?);
+    let to = root.join(inside.strip_prefix("/")?);
+    fs::create_dir_all(to.parent().unwrap_or(root))?;
+    fs::copy(file, &to).with_context(|| format!("cannot copy {} to {}", file.display(), to.display()))?;
+    Ok(inside)
+}
+
+/// A peer that must be there; its path is that in the root file system.
+fn there(root: Option<&Path>, name: &str) -> Result<PathBuf> {
+    const DIRS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/libexec", "usr/lib/qemu"];
+    let root = root.unwrap_or(Path::new("/"));
+    let found = DIRS.map(|dir| Path::new(dir).join(name)).into_iter().find(|path| root.join(path).is_file());
+    let inside = |path: PathBuf| Path::new("/").join(path);
+    found.map(inside).with_context(|| format!("{} has no {name}: install it there", root.display()))
+}
+
 /// Keeps a result, and makes a report of all results that are beside it.
 fn finish(result: &RunResult, out: &Path) -> Result<()> {
     result.save(out)?;
     eprintln!("wrote {}", out.display());
     let dir = out.parent().unwrap_or(Path::new("."));
-    let beside =
-        ["boot.json", "scale.json"].map(|name| dir.join(name)).into_iter().filter(|path| path.is_file());
+    let beside = ["boot.json", "ctr.json", "fs.json", "io.json", "scale.json"]
+        .map(|name| dir.join(name))
+        .into_iter()
+        .filter(|path| path.is_file());
     let results: Vec<PathBuf> = beside.collect();
     if results.contains(&out.to_path_buf()) {
         return report::write(&results, dir);
@@ -72,13 +190,21 @@ fn finish(result: &RunResult, out: &Path) -> Result<()> {
 
 /// Runs a suite where it can be run.
 pub(crate) fn measure(tree: &Tree, plan: &Plan, timeout_s: u64) -> Result<RunResult> {
+    measure_in(tree, plan, timeout_s, None)
+}
+
+/// The same, in the lab with another root file system.
+fn measure_in(tree: &Tree, plan: &Plan, timeout_s: u64, root: Option<&Path>) -> Result<RunResult> {
     ensure!(
         plan.mode == Mode::Wall || plan.cpus.is_empty(),
         "--cpus says nothing in the lab's deterministic mode: it has one CPU"
     );
     let date = machine::date();
     let out = tempfile::tempdir().context("cannot make a directory for the result")?;
-    let this = env::current_exe().context("cannot find the running program")?;
+    let mut this = env::current_exe().context("cannot find the running program")?;
+    if let Some(root) = root {
+        this = copy_into(root, &this)?;
+    }
     let json = serde_json::to_string(plan)?;
     let inside = |to: &Path| [this.as_os_str().to_owned(), "inside".into(), json.clone().into(), to.into()];
     let mut command = match plan.mode {
@@ -92,7 +218,14 @@ pub(crate) fn measure(tree: &Tree, plan: &Plan, timeout_s: u64) -> Result<RunRes
             eprintln!("measuring in the lab's deterministic mode");
             let mut command = Command::new(tree.bin("husk-lab"));
             command.args(["run", "--deterministic", "--timeout", &timeout_s.to_string(), "--out"]);
-            command.arg(out.path()).arg("--").args(inside(Path::new("/lab/out/result.json")));
+            command.arg(out.path());
+            if let Suite::Scale(scale) = plan.suite {
+                command.args(["--memory", &scale.lab_memory_mib().to_string()]);
+            }
+            if let Some(root) = root {
+                command.args(["--env", &format!("PATH={ROOT_PATH}"), "--root"]).arg(root);
+            }
+            command.arg("--").args(inside(Path::new("/lab/out/result.json")));
             command
         }
     };
@@ -132,6 +265,7 @@ pub(crate) fn files(tree: &Tree) -> Result<Files> {
         images: tree.path("build/images/layout"),
         registry: tree.path("build/images/registry"),
         registry_script: tree.path("tests/images/registry.sh"),
+        ..Files::default()
     })
 }
 

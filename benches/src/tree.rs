@@ -53,14 +53,27 @@ impl Tree {
         self.root.join(path)
     }
 
-    /// Assembles a program of `benches/guest` and makes it the init of an initramfs, whose path is returned.
-    pub(crate) fn guest(&self, name: &str) -> Result<PathBuf> {
+    /// Builds a program of `benches/guest`. One in assembly has no library.
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
         let dir = self.path("build/bench");
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let program = dir.join(name);
-        let source = self.path(&format!("benches/guest/{name}.S"));
-        succeed(Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(&program).arg(source))?;
-        let initramfs = dir.join(format!("{name}.cpio"));
+        let mut compiler = Command::new("gcc");
+        compiler.args(["-O2", "-static", "-o"]).arg(&program);
+        let assembly = self.path(&format!("benches/guest/{name}.S"));
+        if assembly.exists() {
+            compiler.arg("-nostdlib").arg(assembly);
+        } else {
+            compiler.arg(self.path(&format!("benches/guest/{name}.c")));
+        }
+        succeed(&mut compiler)?;
+        Ok(program)
+    }
+
+    /// Builds a program of `benches/guest` and makes it the init of an initramfs, whose path is returned.
+    pub(crate) fn guest(&self, name: &str) -> Result<PathBuf> {
+        let program = self.program(name)?;
+        let initramfs = program.with_extension("cpio");
         succeed(Command::new(self.path("guest-image/build-initramfs.sh")).arg(&program).arg(&initramfs))?;
         Ok(initramfs)
     }

@@ -66,7 +66,7 @@ fn table(members: &[&Measurement]) -> String {
             rows,
             "<tr><td><b>{label}</b></td><td>{median} {unit}</td><td>{spread}</td><td>{ratio}</td></tr>"
         );
-        for stage in &member.stages {
+        for stage in member.stages.iter().chain(&member.counts) {
             let median = number(summarize(&stage.samples).median);
             let spread = super::spread(&stage.samples);
             let name = escape(&stage.name);

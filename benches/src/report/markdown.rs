@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{number, ratio, spread};
-use crate::result::{Measurement, RunResult, summarize};
+use crate::result::{Measurement, RunResult, Stage, summarize};
 
 const BAR: f64 = 24.0;
 
@@ -25,6 +25,9 @@ pub(super) fn title(suite: &str) -> String {
         "boot" => "Starts and ends".into(),
         "gate" => "The gate's starts".into(),
         "scale" => "Many at once".into(),
+        "io" => "Disk, network, streams".into(),
+        "ctr" => "containerd's runtimes".into(),
+        "fs" => "A shared directory".into(),
         other => other.into(),
     }
 }
@@ -56,14 +59,15 @@ fn group(members: &[&Measurement]) -> String {
             bar(median, most)
         );
     }
-    text + &stages(members)
+    text + &stages(members, "stage", |member| &member.stages)
+        + &stages(members, "count", |member| &member.counts)
 }
 
-/// A column for each measurement that has stages, and a row for each stage.
-fn stages(members: &[&Measurement]) -> String {
-    let members: Vec<&&Measurement> = members.iter().filter(|member| member.stages.len() > 1).collect();
+/// A column for each measurement that has some of these parts, and a row for each part.
+fn stages(members: &[&Measurement], what: &str, parts: fn(&Measurement) -> &Vec<Stage>) -> String {
+    let members: Vec<&&Measurement> = members.iter().filter(|member| parts(member).len() > 1).collect();
     let mut names: Vec<&str> = Vec::new();
-    for stage in members.iter().flat_map(|member| &member.stages) {
+    for stage in members.iter().flat_map(|member| parts(member)) {
         if !names.contains(&stage.name.as_str()) {
             names.push(&stage.name);
         }
@@ -72,12 +76,12 @@ fn stages(members: &[&Measurement]) -> String {
         return String::new();
     }
     let labels: Vec<String> = members.iter().map(|member| cell(&member.label)).collect();
-    let mut text = format!("\n| stage | {} |\n|---|{}\n", labels.join(" | "), "---|".repeat(labels.len()));
+    let mut text = format!("\n| {what} | {} |\n|---|{}\n", labels.join(" | "), "---|".repeat(labels.len()));
     for name in names {
         let values: Vec<String> = members
             .iter()
             .map(|member| {
-                let stage = member.stages.iter().find(|stage| stage.name == name);
+                let stage = parts(member).iter().find(|stage| stage.name == name);
                 stage.map_or(String::new(), |stage| number(summarize(&stage.samples).median))
             })
             .collect();

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{
+    exits::exits,
     install::Installed,
     process::{Running, timed},
     watch::Console,
@@ -24,6 +25,8 @@ use crate::{
 
 /// Memory of the guests.
 pub(crate) const MEM_SIZE_MIB: u32 = 512;
+/// The user that a jailed VMM runs as.
+pub(super) const JAIL_UID: u32 = 70000;
 /// What `benches/guest/mark.S` says.
 const MARK: &str = "U";
 const START: &str = "A bare VM: start, user space, told to end";
@@ -76,7 +79,7 @@ impl Husk {
             let mut config = json!({"kernel": installed.kernel, "vcpus": 1, "mem_size_mib": MEM_SIZE_MIB, "rng": false,
                 "cmdline": CMDLINE, "initramfs": installed.reboot});
             if jailed {
-                config["jail"] = json!({"uid": 70000});
+                config["jail"] = json!({"uid": JAIL_UID});
             }
             fs::write(this.config("exit", jailed), config.to_string())?;
             config["initramfs"] = json!(installed.mark);
@@ -100,7 +103,7 @@ impl Husk {
     fn exit<'a>(&self, id: &str, label: &str, jailed: bool) -> Subject<'a> {
         let mut command = self.command(&self.config("exit", jailed));
         subject(id, EXIT, label, true, move || {
-            Ok(Round { total_ms: timed(&mut command)?.0, stages: Vec::new() })
+            Ok(Round { total_ms: timed(&mut command)?.0, ..Round::default() })
         })
     }
 
@@ -117,6 +120,7 @@ impl Husk {
             let vmm = Running::start(&mut command)?;
             console.wait_for(MARK, &vmm)?;
             let marked = now_ns();
+            let counts = exits();
             let mut socket = Control::connect(&control)?;
             let state = socket.ask("state")?;
             let at =
@@ -135,7 +139,7 @@ impl Husk {
                 ("user space", first, marked),
                 ("ended", told, ended),
             ];
-            Ok(round(&stages))
+            Ok(Round { counts, ..round(&stages) })
         })
     }
 }
@@ -144,7 +148,7 @@ impl Husk {
 fn round(stages: &[(&str, u64, u64)]) -> Round {
     let stages: Vec<(String, f64)> =
         stages.iter().map(|&(name, from, to)| (name.to_owned(), ms_between(from, to))).collect();
-    Round { total_ms: stages.iter().map(|(_, ms)| ms).sum(), stages }
+    Round { total_ms: stages.iter().map(|(_, ms)| ms).sum(), stages, counts: Vec::new() }
 }
 
 fn subject<'a>(
@@ -269,7 +273,7 @@ impl Peer {
         let mut command = Command::new(&self.program);
         command.args(&self.exit).stdin(Stdio::null());
         subject(&self.id("exit"), EXIT, self.name, false, move || {
-            Ok(Round { total_ms: timed(&mut command)?.0, stages: Vec::new() })
+            Ok(Round { total_ms: timed(&mut command)?.0, ..Round::default() })
         })
     }
 
@@ -286,9 +290,11 @@ impl Peer {
             let vmm = Running::start(&mut command)?;
             console.wait_for(MARK, &vmm)?;
             let marked = now_ns();
+            let counts = exits();
+            let told = now_ns();
             vmm.signal(Signal::SIGTERM)?;
             vmm.wait()?;
-            Ok(round(&[("user space", start, marked), ("ended", marked, now_ns())]))
+            Ok(Round { counts, ..round(&[("user space", start, marked), ("ended", told, now_ns())]) })
         })
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    exits::{cpu_times, exits},
     install::{IMAGE, Installed},
     process::{Running, timed},
 };
@@ -95,7 +96,7 @@ fn run<'a>(installed: &'a Installed, husk: &'a Path, id: &str, label: &str, netw
     command.args(["run", "--rm", "--timings=json", "--network", network, IMAGE, "true"]).stdin(Stdio::null());
     let run = move || {
         let (total_ms, output) = timed(&mut command)?;
-        Ok(Round { total_ms, stages: stages(&output.stderr, total_ms)? })
+        Ok(Round { total_ms, stages: stages(&output.stderr, total_ms)?, ..Round::default() })
     };
     Subject { id: id.into(), group: RUN, label: label.into(), own: true, run: Box::new(run) }
 }
@@ -103,7 +104,8 @@ fn run<'a>(installed: &'a Installed, husk: &'a Path, id: &str, label: &str, netw
 fn stop(installed: &Installed) -> Subject<'_> {
     let mut command = installed.husk();
     command.args(["run", "--rm", "--network", "none", IMAGE, "sh", "-c", SCRIPT]);
-    let run = move || told_to_end(&mut command, |husk| husk.signal(Signal::SIGTERM));
+    let count = |husk| Ok([cpu_times(husk)?, exits()].concat());
+    let run = move || told_to_end(&mut command, count, |husk| husk.signal(Signal::SIGTERM));
     Subject {
         id: "stop".into(),
         group: STOP,
@@ -113,8 +115,12 @@ fn stop(installed: &Installed) -> Subject<'_> {
     }
 }
 
-/// Starts a container with [`SCRIPT`], tells it to end as soon as it runs, and waits for its end.
-fn told_to_end(command: &mut Command, tell: impl FnOnce(&Running) -> Result<()>) -> Result<Round> {
+/// Starts a container with [`SCRIPT`], counts when it runs, tells it to end, and waits for that.
+fn told_to_end(
+    command: &mut Command,
+    count: impl FnOnce(u32) -> Result<Vec<(String, f64)>>,
+    tell: impl FnOnce(&Running) -> Result<()>,
+) -> Result<Round> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let start = now_ns();
     let mut container = Running::start(command)?;
@@ -122,14 +128,15 @@ fn told_to_end(command: &mut Command, tell: impl FnOnce(&Running) -> Result<()>)
     BufReader::new(container.child().stdout.take().context("no standard output")?).read_line(&mut line)?;
     let ready = now_ns();
     ensure!(line == "ready\n", "the container said {line:?}");
+    let counts = count(container.id())?;
+    let told = now_ns();
     tell(&container)?;
     container.wait()?;
-    let ended = now_ns();
     let stages = vec![
         ("first output".to_owned(), ms_between(start, ready)),
-        ("told to end, and gone".to_owned(), ms_between(ready, ended)),
+        ("told to end, and gone".to_owned(), ms_between(told, now_ns())),
     ];
-    Ok(Round { total_ms: ms_between(start, ended), stages })
+    Ok(Round { total_ms: stages.iter().map(|(_, ms)| ms).sum(), stages, counts })
 }
 
 /// A program with runc's command line.
@@ -211,7 +218,7 @@ impl Runtime {
         let id = format!("run-{}", self.name);
         let label = format!("{} run", self.name);
         let mut command = self.command("run");
-        let run = move || Ok(Round { total_ms: timed(&mut command)?.0, stages: Vec::new() });
+        let run = move || Ok(Round { total_ms: timed(&mut command)?.0, ..Round::default() });
         Subject { id, group: RUN, label, own: false, run: Box::new(run) }
     }
 
@@ -219,9 +226,11 @@ impl Runtime {
         let id = format!("stop-{}", self.name);
         let label = format!("{} kill", self.name);
         let run = move || {
-            told_to_end(&mut self.command("stop"), |_| {
-                timed(Command::new(&self.program).args(["kill", &self.container(), "TERM"])).map(drop)
-            })
+            told_to_end(
+                &mut self.command("stop"),
+                |_| Ok(Vec::new()),
+                |_| timed(Command::new(&self.program).args(["kill", &self.container(), "TERM"])).map(drop),
+            )
         };
         Subject { id, group: STOP, label, own: false, run: Box::new(run) }
     }

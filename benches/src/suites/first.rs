@@ -16,7 +16,8 @@ use crate::{
 };
 
 const FIRST: &str = "The first run of an image: pulled, unpacked in a guest, started";
-const IMAGES: [&str; 2] = ["busybox", "debian-python"];
+/// What is run.
+pub(crate) const IMAGES: [&str; 2] = ["busybox", "debian-python"];
 
 /// A registry on loopback; stopped when dropped.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ fn subject<'a>(installed: &'a Installed, registry: &Registry, name: &str) -> Sub
             ("unpacked, disks ready".to_owned(), unpacked),
             ("started, run, cleaned up".to_owned(), all.map(|(_, ms)| ms).sum()),
         ];
-        Ok(Round { total_ms: pulled_ms + ran_ms, stages })
+        Ok(Round { total_ms: pulled_ms + ran_ms, stages, ..Round::default() })
     };
     Subject { id: format!("first-{name}"), group: FIRST, label: name.into(), own: true, run: Box::new(run) }
 }

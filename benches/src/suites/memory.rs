@@ -1,9 +1,11 @@
 //! What a pod's processes hold of the host's memory: proportional shares (PSS), in which a page that n processes share counts
 //! a n-th for each (proc_pid_smaps(5)).
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context, Result};
+
+use super::process::processes;
 
 /// A mapping of at least so many KiB in a VMM is the guest's memory.
 const GUEST_KIB: u64 = 128 << 10;
@@ -24,8 +26,7 @@ pub(super) fn mib(kib: u64) -> f64 {
 /// Of a `husk run` with this process id, and of all processes below it.
 pub(super) fn of_tree(pid: u32) -> Result<Memory> {
     let mut memory = Memory::default();
-    let mut waiting = vec![pid];
-    while let Some(pid) = waiting.pop() {
+    for pid in processes(pid) {
         let dir = format!("/proc/{pid}");
         let name =
             fs::read_to_string(format!("{dir}/comm")).with_context(|| format!("process {pid} is gone"))?;
@@ -37,16 +38,8 @@ pub(super) fn of_tree(pid: u32) -> Result<Memory> {
             memory.vmm += own;
         }
         memory.guest += guest;
-        for task in fs::read_dir(format!("{dir}/task"))? {
-            waiting.extend(children(&task?.path()));
-        }
     }
     Ok(memory)
-}
-
-fn children(task: &Path) -> Vec<u32> {
-    let list = fs::read_to_string(task.join("children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// KiB of mappings that are a guest's memory, and of all others.

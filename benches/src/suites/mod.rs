@@ -2,11 +2,18 @@
 
 mod bare;
 mod containers;
+mod ctr;
+mod exits;
+mod figures;
 mod first;
 mod install;
+mod io;
 mod memory;
 mod process;
 mod scale;
+mod share;
+mod streams;
+mod unpack;
 mod watch;
 
 pub(crate) use containers::SLOWED;
@@ -14,7 +21,10 @@ pub(crate) use containers::SLOWED;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+};
 
 use crate::{
     machine,
@@ -34,18 +44,47 @@ const LONG_ROUNDS: u32 = 2;
 pub(crate) fn run(plan: &str, out: &Path) -> Result<()> {
     let plan: Plan = serde_json::from_str(plan).context("the plan is not valid")?;
     ensure!(nix::unistd::geteuid().is_root(), "measuring takes root: use sudo");
+    pin(&plan.cpus)?;
+    let (measurements, lost) = match plan.suite {
+        Suite::Ctr => ctr::measure_all(&plan, in_memory()?.path())?,
+        Suite::Fs => share::measure(&plan, in_memory()?.path())?,
+        _ => with_installed(&plan)?,
+    };
+    save(&plan, measurements, lost, out)
+}
+
+fn with_installed(plan: &Plan) -> Result<(Vec<Measurement>, u32)> {
     // Bridges, taps and rules of what is measured end with this process, and touch nothing of the machine's.
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     succeed(tool("ip").args(["link", "set", "lo", "up"]))?;
-    pin(&plan.cpus)?;
-
+    exits::prepare();
     let work = tempfile::tempdir().context("cannot make a directory to work in")?;
-    let installed = Installed::new(&plan, work.path())?;
-    let (measurements, lost) = match plan.suite {
-        Suite::Boot => boot(&plan, &installed)?,
-        Suite::Gate => starts(&plan, &installed)?,
-        Suite::Scale(scale) => (scale::measure(&plan, scale, &installed)?, 0),
-    };
+    let installed = Installed::new(plan, work.path())?;
+    match plan.suite {
+        Suite::Gate => starts(plan, &installed),
+        Suite::Io => io::measure(plan, &installed),
+        Suite::Scale(scale) => Ok((scale::measure(plan, scale, &installed)?, 0)),
+        _ => boot(plan, &installed),
+    }
+}
+
+/// A directory to work in, in memory, which is mounted for this process and its children alone.
+fn in_memory() -> Result<tempfile::TempDir> {
+    let work = tempfile::tempdir().context("cannot make a directory to work in")?;
+    own_mounts()?;
+    mount(Some("work"), work.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .context("cannot mount a tmpfs")?;
+    Ok(work)
+}
+
+/// What is mounted from now on ends with this process and its children.
+fn own_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).context("cannot separate mounts")
+}
+
+fn save(plan: &Plan, measurements: Vec<Measurement>, lost: u32, out: &Path) -> Result<()> {
     let settings = [
         ("rounds", plan.rounds.to_string()),
         ("warm-ups", plan.warmups.to_string()),
@@ -83,7 +122,9 @@ fn boot(plan: &Plan, installed: &Installed) -> Result<(Vec<Measurement>, u32)> {
     let (mut all, lost) = starts(plan, installed)?;
     let registry = first::Registry::start(plan, &installed.work)?;
     let once = Plan { warmups: 1, ..plan.clone() };
-    let (first, again) = measure(&once, plan.rounds.min(LONG_ROUNDS), first::subjects(installed, &registry))?;
+    let mut subjects = first::subjects(installed, &registry);
+    subjects.extend(unpack::subjects(plan, installed)?);
+    let (first, again) = measure(&once, plan.rounds.min(LONG_ROUNDS), subjects)?;
     all.extend(first);
     Ok((all, lost + again))
 }

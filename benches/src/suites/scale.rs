@@ -136,6 +136,7 @@ fn measurement(id: &str, group: &str, label: &str, unit: &str, samples: Vec<f64>
         along: None,
         samples,
         stages: Vec::new(),
+        counts: Vec::new(),
     }
 }
 

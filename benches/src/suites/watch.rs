@@ -14,8 +14,8 @@ use nix::{
 
 use super::process::Running;
 
-/// How long a guest may take, in milliseconds of its host.
-const TIMEOUT_MS: u16 = 20_000;
+/// How long a guest may say nothing, in milliseconds of its host.
+const TIMEOUT_MS: u16 = 5_000;
 
 /// An empty file and a watch on it.
 #[derive(Debug)]
