@@ -16,6 +16,8 @@ packages=(
     mmdebstrap uidmap skopeo docker-registry apache2-utils openssl python3 zstd
     # checks and tests
     g++ procps shellcheck iproute2 nftables containernetworking-plugins passt
+    # building the client of the CRI that tests use
+    protobuf-compiler
     # benchmarks
     iperf3 runc crun
 )

@@ -1,11 +1,12 @@
 //! End-to-end tests of the containerd runtime: `ctr` as people use it, with runc's answers as the measure.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use husk_tests::{
     containerd::{
-        HUSK, IMAGE, RUNC, assert_nothing_left, containerd, ctr, processes, run, status, wait_for_status,
+        HUSK, IMAGE, RUNC, Taken, assert_nothing_left, containerd, ctr, processes, run, shared_memory_kib,
+        status, wait_for_status,
     },
     process::Running,
     pty::Terminal,
@@ -201,13 +202,113 @@ fn containers_of_a_pod_share_a_vm_and_a_shim() {
 }
 
 #[test]
+fn snapshots_on_devices_are_disks_of_the_vm() {
+    containerd();
+    let plugins = ctr(&["plugins", "ls"]).expect_code(0).out();
+    for name in ["blockfile", "devmapper"] {
+        let plugin = plugins.lines().find(|line| line.contains(name)).unwrap_or("");
+        if !plugin.trim_end().ends_with("ok") {
+            eprintln!("SKIPPED: this containerd has no snapshotter {name:?}: {plugin}");
+            continue;
+        }
+        detached(HUSK, name, &["--snapshotter", name], &["sleep", "100000"]);
+        let root = exec(name, "grep ' / ' /proc/mounts");
+        assert!(root.starts_with("/dev/vd") && root.contains(" / ext4 rw"), "{root}");
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains("/dev/loop") && !mounts.contains("/dev/mapper"), "{mounts}");
+        assert_a_new_task_finds_what_the_last_wrote(name);
+        remove(name);
+    }
+    assert_nothing_left();
+}
+
+#[test]
+fn snapshots_in_directories_are_shared_with_the_vm() {
+    containerd();
+    for (name, options) in [("overlayfs", "lowerdir="), ("native", "bind")] {
+        detached(HUSK, name, &["--snapshotter", name], &["sleep", "100000"]);
+        let root = exec(name, "grep ' / ' /proc/mounts");
+        assert!(root.contains(" virtiofs rw"), "{root}");
+        // As `ctr commit` and the like find it; the host has not mounted it.
+        let mount = ctr(&["snapshots", "--snapshotter", name, "mounts", "/never", name]).expect_code(0).out();
+        assert!(mount.contains(options), "{mount}");
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(name), "{name} is mounted");
+        assert_a_new_task_finds_what_the_last_wrote(name);
+        let diff = ctr(&["snapshots", "--snapshotter", name, "diff", name]).expect_code(0).stdout;
+        let mut list = Running::start(Command::new("tar").arg("-tz"));
+        list.feed(diff);
+        assert!(list.finish().expect_code(0).out().lines().any(|path| path == "file"));
+        remove(name);
+    }
+    assert_nothing_left();
+}
+
+fn exec(id: &str, script: &str) -> String {
+    ctr(&["task", "exec", "--exec-id", "x", id, "sh", "-c", script]).expect_code(0).out()
+}
+
+/// The writable layer lives as long as the container, not as its task.
+fn assert_a_new_task_finds_what_the_last_wrote(id: &str) {
+    exec(id, "echo kept >/file");
+    ctr(&["task", "kill", "-s", "KILL", id]).expect_code(0);
+    wait_for_status(id, "STOPPED");
+    ctr(&["task", "rm", id]);
+    ctr(&["task", "start", "--detach", id]).expect_code(0);
+    assert_eq!(exec(id, "cat /file"), "kept\n");
+}
+
+#[test]
+fn a_logging_program_gets_all_output() {
+    containerd();
+    // As soon as a container is deleted, runc's shim sends SIGTERM.
+    let script = "#!/bin/sh\ntrap '' TERM\nexec 5>&-\ncat <&3 >$1.out & cat <&4 >$1.err\nwait\n\
+                  echo $CONTAINER_NAMESPACE $CONTAINER_ID >$1.done\n";
+    let program = "/opt/husk-test/logger";
+    fs::write(program, script).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    for runtime in [RUNC, HUSK] {
+        let id = format!("logged-{}", name_of(runtime));
+        let log = format!("/tmp/{id}");
+        let uri = format!("binary://{program}?{log}");
+        let output = ["sh", "-c", "yes | head -c 1000000; echo error >&2"];
+        detached(runtime, &id, &["--log-uri", &uri], &output);
+        wait_for_status(&id, "STOPPED");
+        remove(&id);
+        let read = |what: &str| fs::read_to_string(format!("{log}.{what}")).unwrap_or_default();
+        wait_until("the logging program to end", PATIENCE, || !read("done").is_empty());
+        assert_eq!((read("out").len(), read("err")), (1_000_000, "error\n".to_owned()));
+        assert_eq!(read("done"), format!("default {id}\n"));
+    }
+    assert_nothing_left();
+}
+
+#[test]
+fn fifty_containers_one_after_another_leave_nothing() {
+    containerd();
+    let once = |id: &str| {
+        Running::start(&mut run(HUSK, id, &["echo", "done"])).finish().expect_code(0).expect_out("done\n");
+    };
+    once("first");
+    assert_nothing_left();
+    let (before, memory) = (Taken::now(), shared_memory_kib());
+    for number in 0..50 {
+        once(&format!("loop{number}"));
+    }
+    assert_nothing_left();
+    assert_eq!(Taken::now(), before);
+    // Of which one guest alone has more.
+    assert!(shared_memory_kib() < memory + 16 * 1024, "{} KiB, {memory} KiB before", shared_memory_kib());
+}
+
+#[test]
 fn the_shim_is_small() {
     containerd();
     detached(HUSK, "small", &[], &["sleep", "100000"]);
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim_pid("small"))).unwrap();
+    let pid = shim_pid("small");
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
     let kib: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
     eprintln!("resident memory of the shim: {kib} KiB");
-    assert!(kib <= 10 * 1024, "{rollup}");
+    assert!(kib <= 10 * 1024, "{}", fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap());
     remove("small");
 }

@@ -138,7 +138,13 @@ async fn a_disk_image_is_a_root_without_a_mount_on_the_host() {
     let check = "cat /kept; echo y > /kept || echo refused; grep -c ' / ext4 ro' /proc/mounts";
     let (_, out, err) = run(&pod, container("c", disk(true, &[]), check, &[])).await;
     assert_eq!(out, "x\nrefused\n1\n", "{err}");
+    // A pod that is stopped with a container in it: what that has written is on the disk all the same.
+    pod.create(container("c", disk(false, &[]), "echo z > /last", &[])).await.unwrap();
+    pod.start_container("c").await.unwrap();
+    assert_eq!(pod.wait("c", "").await.unwrap().code, 0);
     pod.stop().await.unwrap();
+    let read = Command::new("debugfs").args(["-R", "cat /last"]).arg(&image).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "z\n", "{read:?}");
 }
 
 /// A file as a block device of this machine.

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, PoisonError},
     thread,
@@ -24,9 +25,23 @@ pub const RUNC: &str = "io.containerd.runc.v2";
 pub const IMAGE: &str = "docker.io/library/busybox:latest";
 
 /// Its store needs a file system that overlayfs can stand on.
-const CONFIG: &str = "version = 2\nroot = '/lab/disk/containerd'\nstate = '/run/containerd'\n\
-    disabled_plugins = ['io.containerd.grpc.v1.cri']\n[debug]\nlevel = 'debug'\n";
-const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
+const BASE_CONFIG: &str =
+    "version = 2\nroot = '/lab/disk/containerd'\nstate = '/run/containerd'\n[debug]\nlevel = 'debug'\n";
+/// Snapshotters whose snapshots are file systems on devices: in files that are copies of an empty one, and in a pool of the
+/// device mapper's.
+const ON_DEVICES: &str = "[plugins.'io.containerd.snapshotter.v1.blockfile']\nroot_path = '/lab/disk/blockfile'\n\
+    scratch_file = '/lab/disk/scratch'\nfs_type = 'ext4'\nmount_options = ['loop']\nrecreate_scratch = false\n\
+    [plugins.'io.containerd.snapshotter.v1.devmapper']\nroot_path = '/lab/disk/devmapper'\npool_name = 'snapshots'\n\
+    base_image_size = '64MB'\nfs_type = 'ext4'\n";
+/// Makes the empty file system and the pool. The machine has no udev to make device nodes.
+const MAKE_DEVICES: &str = "set -e; cd /lab/disk; truncate -s 64M scratch; mkfs.ext4 -q scratch; modprobe -a loop dm-thin-pool
+    truncate -s 1G data; truncate -s 16M metadata
+    dmsetup create snapshots --table \"0 2097152 thin-pool $(losetup --find --show metadata) $(losetup --find --show data) 128 8192\"";
+const WITHOUT_UDEV: (&str, &str) = ("DM_DISABLE_UDEV", "1");
+/// Where its configuration is.
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+/// The archive of [`IMAGE`].
+pub const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
 const INTERVAL: Duration = Duration::from_millis(50);
 const LOG: &str = "/lab/out/containerd.log";
 
@@ -44,24 +59,39 @@ pub struct Containerd {
 pub fn containerd() -> &'static Containerd {
     static ONE: OnceLock<Containerd> = OnceLock::new();
     ONE.get_or_init(|| {
-        fs::create_dir_all("/etc/containerd").unwrap();
-        fs::write("/etc/containerd/config.toml", CONFIG).unwrap();
-        let daemon = Mutex::new(start());
-        let version = ctr(&["version"]).expect_code(0).out();
-        eprintln!(
-            "tested with containerd {}",
-            version.lines().rfind(|line| line.contains("Version:")).unwrap_or("?")
-        );
+        configure(&format!("disabled_plugins = ['io.containerd.grpc.v1.cri']\n{BASE_CONFIG}{ON_DEVICES}"));
+        make_devices();
+        let started = Containerd::start();
         ctr(&["image", "import", IMAGE_ARCHIVE]).expect_code(0);
-        let events = Running::start(Command::new("ctr").arg("events"));
-        Containerd { daemon, events }
+        started
     })
+}
+
+/// Writes the configuration of a daemon that serves the CRI, too: what all have, and `cri`.
+///
+/// # Panics
+/// When it can't be written.
+pub fn configure_cri(cri: &str) {
+    configure(&format!("{BASE_CONFIG}{cri}"));
+}
+
+fn configure(text: &str) {
+    fs::create_dir_all("/etc/containerd").unwrap();
+    fs::write(CONFIG, text).unwrap();
+}
+
+fn make_devices() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", MAKE_DEVICES]).env(WITHOUT_UDEV.0, WITHOUT_UDEV.1);
+    Running::start(&mut shell).finish().expect_code(0);
 }
 
 fn start() -> Child {
     let log = fs::File::options().create(true).append(true).open(LOG).unwrap();
     let errors = log.try_clone().unwrap();
-    let daemon = Command::new("containerd").stdout(log).stderr(errors).stdin(Stdio::null()).spawn().unwrap();
+    let mut command = Command::new("containerd");
+    command.env(WITHOUT_UDEV.0, WITHOUT_UDEV.1).stdout(log).stderr(errors).stdin(Stdio::null());
+    let daemon = command.spawn().unwrap();
     wait_until("containerd to answer", PATIENCE, || ctr(&["version"]).code == 0);
     daemon
 }
@@ -79,6 +109,20 @@ pub fn run(runtime: &str, id: &str, command: &[&str]) -> Command {
 }
 
 impl Containerd {
+    /// Starts the daemon as it is configured, and says which version it is.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Self {
+        let daemon = Mutex::new(start());
+        let version = ctr(&["version"]).expect_code(0).out();
+        eprintln!(
+            "tested with containerd {}",
+            version.lines().rfind(|line| line.contains("Version:")).unwrap_or("?")
+        );
+        Self { daemon, events: Running::start(Command::new("ctr").arg("events")) }
+    }
+
     /// Kills the daemon and starts it again.
     ///
     /// # Panics
@@ -148,6 +192,55 @@ pub fn processes(part: &str) -> Vec<(i32, String)> {
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         if line.contains(part) {
             found.push((pid, line));
+        }
+    }
+    found
+}
+
+/// How much there is on the machine of what a pod takes up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken {
+    programs: usize,
+    mounts: usize,
+    interfaces: usize,
+    cgroups: usize,
+    files_of_run: usize,
+}
+
+impl Taken {
+    /// What there is now.
+    ///
+    /// # Panics
+    /// When the machine has no `/proc` or `/sys`.
+    pub fn now() -> Self {
+        Self {
+            programs: processes("/").len(),
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(),
+            interfaces: fs::read_dir("/sys/class/net").unwrap().count(),
+            cgroups: count("/sys/fs/cgroup".as_ref(), &fs::FileType::is_dir),
+            files_of_run: count("/run".as_ref(), &|_| true),
+        }
+    }
+}
+
+/// Shared memory of the whole machine in KiB: that of guests, and files in memory.
+///
+/// # Panics
+/// When there is no `/proc`.
+pub fn shared_memory_kib() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("Shmem:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What is below a directory, of some kind. What vanishes meanwhile does not count.
+fn count(dir: &Path, kind: &impl Fn(&fs::FileType) -> bool) -> usize {
+    let mut found = 0;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(file_type) = entry.file_type() else { continue };
+        found += usize::from(kind(&file_type));
+        if file_type.is_dir() {
+            found += count(&entry.path(), kind);
         }
     }
     found

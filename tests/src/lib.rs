@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod containerd;
+pub mod docker;
 pub mod environment;
 pub mod fake_registry;
 pub mod husk;

@@ -117,6 +117,7 @@ impl Home {
             vcpus: 1,
             mem_size_mib: 256,
             netns: None,
+            names_inside: false,
             hostname: "the-pod".into(),
             cgroup: None,
             timeout: Duration::from_secs(60),

@@ -10,11 +10,11 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
-use crate::wait::{PATIENCE, wait_for};
+use crate::wait::{PATIENCE, wait_for, wait_within};
 
 /// How a process ended and what it printed.
 #[derive(Debug)]
@@ -130,7 +130,8 @@ impl Collected {
     }
 }
 
-/// A running process. Dropping it kills it.
+/// A running process. Dropping it before its end kills it with its whole process group, as for a test that has failed; what a
+/// process leaves that ends by itself stays, to be found.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -279,7 +280,10 @@ impl Running {
     /// When it does not end in time.
     pub fn finish(mut self) -> Output {
         self.stdin = None;
-        let status = wait_for("a process to end", PATIENCE, || self.child.try_wait().unwrap());
+        let ended = wait_within(PATIENCE, || self.child.try_wait().unwrap());
+        let status = ended.unwrap_or_else(|| {
+            panic!("does not end; on stdout {:?}, on stderr {:?}", self.out(), self.err())
+        });
         let collect = |stream: Option<(Arc<Collected>, JoinHandle<()>)>| {
             stream.map_or(Vec::new(), |(collected, reader)| {
                 wait_for("its output to end", PATIENCE, || reader.is_finished().then_some(()));
@@ -294,8 +298,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended and been waited for.
-        let _ = self.child.kill();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // An adopted child has no group of its own.
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

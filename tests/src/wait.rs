@@ -14,13 +14,18 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When it still gives none after `limit`; `what` says what was waited for.
-pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, limit: Duration, condition: impl FnMut() -> Option<T>) -> T {
+    wait_within(limit, condition).unwrap_or_else(|| panic!("waited {} s in vain for {what}", limit.as_secs()))
+}
+
+/// Waits until `condition` gives a value, or `limit` is over.
+pub fn wait_within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = condition() {
+        let value = condition();
+        if value.is_some() || Instant::now() >= deadline {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {} s in vain for {what}", limit.as_secs());
         thread::sleep(INTERVAL);
     }
 }
