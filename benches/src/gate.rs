@@ -137,6 +137,7 @@ fn print(lines: &[Line]) {
             Change::None => "",
             Change::Less => "  less: keep it by husk-bench baseline --reason TEXT",
             Change::More => "  MORE",
+            Change::Moved => "  its border with a neighbour moved",
             Change::Gone => "  CAME OR WENT",
         };
         println!("{}{verdict}", describe(line));
