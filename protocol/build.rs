@@ -1,20 +1,24 @@
-//! Generates the ttrpc client and server code from `agent.proto`.
+//! Generates the ttrpc client and server code from `agent.proto`, and the messages of `cri.proto`.
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
+const FILES: [&str; 2] = ["agent.proto", "cri.proto"];
+
 fn main() {
-    println!("cargo:rerun-if-changed=agent.proto");
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let out_dir = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     Codegen::new()
         .out_dir(&out_dir)
-        .input("agent.proto")
+        .inputs(FILES)
         .include(".")
         .rust_protobuf()
         .customize(Customize { async_all: true, ..Default::default() })
         .rust_protobuf_customize(ProtobufCustomize::default().gen_mod_rs(true))
         .run()
-        .expect("agent.proto compiles");
+        .expect("the messages compile");
     // The generated list of modules leaves out the service's.
-    std::fs::write(format!("{out_dir}/mod.rs"), "pub mod agent;\npub mod agent_ttrpc;\n")
+    std::fs::write(format!("{out_dir}/mod.rs"), "pub mod agent;\npub mod agent_ttrpc;\npub mod cri;\n")
         .expect("OUT_DIR is writable");
 }

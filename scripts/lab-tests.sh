@@ -12,6 +12,9 @@ build_lab_tests() {
     skopeo copy --quiet oci:build/images/layout:busybox:latest "docker-archive:$lab_image:docker.io/library/busybox:latest"
 }
 
+# What the tests find in their environment, as options of husk-lab.
+lab_env=()
+
 # run_lab_tests ROOT NAME OUT TIMEOUT [ARGS...]: installs husk and the tests there and runs them in the lab.
 run_lab_tests() {
     local made=$1 name=$2 out=$3 timeout=$4 try code
@@ -23,7 +26,7 @@ run_lab_tests() {
     for try in 1 2; do
         code=0
         "$release/husk-lab" run --root "$made" --disk-size 2048 --timeout "$timeout" --out "build/e2e/$out" \
-            --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+            --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${lab_env[@]}" \
             -- "/opt/husk-test/$name" --test-threads 1 --nocapture "$@" || code=$?
         [ "$code" = 124 ] || [ "$code" = 125 ] || break
         step "The emulated machine hung or crashed (try $try)"

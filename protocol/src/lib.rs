@@ -1,5 +1,5 @@
 //! What the host and the guest agent say to each other: the agent's ttrpc API (`agent.proto`), the vsock ports, and the
-//! first line of a stdio stream.
+//! first line of a stdio stream. Beside it, what Kubernetes says of a pod (`cri.proto`).
 
 #[allow(
     missing_docs,
@@ -13,7 +13,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
 
-pub use generated::{agent, agent_ttrpc};
+pub use generated::{agent, agent_ttrpc, cri};
 
 mod stream;
 pub use stream::{StdioKind, StreamHello, StreamHelloError};

@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// The shim's address, for a containerd (1.6) that was restarted.
 const ADDRESS: &str = "address";
+/// What containerd 2.x notes of a shim. Containers of a sandbox have this alone: no shim is started for them.
+const BOOTSTRAP: &str = "bootstrap.json";
 const SPEC: &str = "config.json";
 
 /// Annotations that name the pod that a container belongs to, of containerd and of CRI-O.
@@ -36,6 +38,11 @@ pub(crate) fn annotations(bundle: &Path) -> Result<Annotations, Error> {
         annotations: Option<Annotations>,
     }
     Ok(read_json::<Shallow>(&bundle.join(SPEC))?.annotations.unwrap_or_default())
+}
+
+/// Whether there is a spec: a sandbox of the Sandbox API has none.
+pub(crate) fn has_spec(bundle: &Path) -> bool {
+    bundle.join(SPEC).exists()
 }
 
 /// Reads the spec.
@@ -91,7 +98,12 @@ pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<(), Error> {
 
 /// The shim's address, if a bundle has it.
 pub(crate) fn read_address(bundle: &Path) -> Option<String> {
-    fs::read_to_string(bundle.join(ADDRESS)).ok()
+    #[derive(Deserialize)]
+    struct Bootstrap {
+        address: String,
+    }
+    let by_containerd = || Some(read_json::<Bootstrap>(&bundle.join(BOOTSTRAP)).ok()?.address);
+    fs::read_to_string(bundle.join(ADDRESS)).ok().or_else(by_containerd)
 }
 
 #[cfg(test)]
@@ -125,6 +137,9 @@ mod tests {
     fn the_address_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_address(dir.path()), None);
+        fs::write(dir.path().join(BOOTSTRAP), r#"{"version":3,"address":"unix:///y","protocol":"ttrpc"}"#)
+            .unwrap();
+        assert_eq!(read_address(dir.path()).as_deref(), Some("unix:///y"));
         write_address(dir.path(), "unix:///x").unwrap();
         assert_eq!(read_address(dir.path()).as_deref(), Some("unix:///x"));
     }

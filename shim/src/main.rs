@@ -21,6 +21,7 @@ mod netns;
 mod plan;
 mod pod_id;
 mod publisher;
+mod sandbox_api;
 mod serve;
 mod service;
 mod socket;

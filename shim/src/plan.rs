@@ -8,10 +8,10 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use crate::{bundle::Annotations, error::Error};
 
 /// Annotations of containerd's CRI plugin with the sum of what a pod's containers want.
-const CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
-const CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
-const CPU_SHARES: &str = "io.kubernetes.cri.sandbox-cpu-shares";
-const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
+pub(crate) const CPU_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
+pub(crate) const CPU_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
+pub(crate) const CPU_SHARES: &str = "io.kubernetes.cri.sandbox-cpu-shares";
+pub(crate) const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 /// Annotations of pods by which users choose for themselves, if the configuration lets them.
 const HUSK_VCPUS: &str = "io.husk.vcpus";
 const HUSK_MEMORY_MIB: &str = "io.husk.memory_mib";
@@ -20,7 +20,7 @@ const HUSK_MEMORY_MIB: &str = "io.husk.memory_mib";
 const GUEST_OVERHEAD_MIB: u64 = 96;
 const MAX_VCPUS: u64 = 32;
 /// Most bytes of a host name without dots (RFC 1035, section 2.3.4). Docker's ids are longer.
-const MAX_HOSTNAME: usize = 63;
+pub(crate) const MAX_HOSTNAME: usize = 63;
 /// cgroup shares that one CPU has.
 const SHARES_OF_CPU: u64 = 1024;
 /// cgroup period, in microseconds, if none is said.

@@ -1,4 +1,4 @@
-//! The shim itself: serves the task API until its last container is deleted.
+//! The shim itself: serves the task API until its last container is deleted, and the Sandbox API until its sandbox is shut down.
 
 use std::{
     env, fs, io,
@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use containerd_shim_protos::shim_async::{Task, create_task};
+use containerd_shim_protos::{
+    sandbox_async::{Sandbox, create_sandbox},
+    shim_async::{Task, create_task},
+};
 use husk_sandbox::{
     config::{CONFIG_DIR, Config},
     paths::Dirs,
@@ -21,7 +24,9 @@ use tokio::{
 };
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use crate::{error::Error, flags::Flags, log_pipe, publisher::Publisher, service::Service, tasks::Tasks};
+use crate::{
+    error::Error, flags::Flags, log_pipe, publisher::Publisher, sandbox_api, service::Service, tasks::Tasks,
+};
 
 /// The names of the two versions of the API, which have the same messages.
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -71,6 +76,8 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
         let made = create_task(service).into_values().map(|service| (name.to_owned(), service)).collect();
         server = server.register_service(made);
     }
+    let sandbox: Arc<dyn Sandbox + Send + Sync> = Arc::new(sandbox_api::Service::new(tasks.clone()));
+    server = server.register_service(create_sandbox(sandbox));
     server.start().await.map_err(|error| Error::invalid(format!("cannot serve: {error}")))?;
     log::debug!("serving");
 

@@ -31,10 +31,11 @@ impl Service {
     }
 }
 
-type Answer<T> = ttrpc::Result<T>;
+/// What a method answers.
+pub(crate) type Answer<T> = ttrpc::Result<T>;
 
 /// Logs what went wrong, for whoever looks into containerd's log.
-fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<T> {
+pub(crate) fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<T> {
     result.map_err(|error| {
         log::debug!("{what} {id}: {}", error.text());
         error.into()

@@ -26,13 +26,18 @@ use crate::{
 pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>, Error> {
     let params = bootstrap::read(io::stdin().lock(), flags)?;
     let here = Path::new(".");
-    let spec = bundle::spec(here)?;
-    let empty = Annotations::new();
-    let sandbox = bundle::sandbox_id(spec.annotations().as_ref().unwrap_or(&empty));
-    let joined = if sandbox.is_none() { join::address(&spec, &flags.namespace)? } else { None };
-    let address = match joined {
-        Some(address) => address,
-        None => serving(flags, &params, sandbox)?,
+    let address = if bundle::has_spec(here) {
+        let spec = bundle::spec(here)?;
+        let empty = Annotations::new();
+        let sandbox = bundle::sandbox_id(spec.annotations().as_ref().unwrap_or(&empty));
+        let joined = if sandbox.is_none() { join::address(&spec, &flags.namespace)? } else { None };
+        match joined {
+            Some(address) => address,
+            None => serving(flags, &params, sandbox)?,
+        }
+    } else {
+        // What a sandbox is its creation says, in the Sandbox API.
+        serving(flags, &params, Some(&flags.id))?
     };
     bundle::write_address(here, &address)?;
     params.reply(&address)

@@ -80,20 +80,35 @@ impl Process {
     }
 }
 
+/// What a container is to its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// One that runs programs in the guest.
+    Member,
+    /// It stands for its pod, and has no process in the guest: a pause container.
+    Pause,
+    /// The pod itself, as the Sandbox API has it: containerd knows no task of this id, and hears of none.
+    Sandbox,
+}
+
 /// A container.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) bundle: String,
-    /// It stands for its pod, and has no process in the guest.
-    pub(crate) is_sandbox: bool,
+    pub(crate) role: Role,
     pub(crate) init: Process,
     execs: HashMap<String, Process>,
 }
 
 impl Container {
     /// One that is about to be made.
-    pub(crate) fn new(bundle: String, is_sandbox: bool, stdio: Stdio) -> Self {
-        Self { bundle, is_sandbox, init: Process::new(stdio, None), execs: HashMap::new() }
+    pub(crate) fn new(bundle: String, role: Role, stdio: Stdio) -> Self {
+        Self { bundle, role, init: Process::new(stdio, None), execs: HashMap::new() }
+    }
+
+    /// Whether it stands for its pod, or is it.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        self.role != Role::Member
     }
 
     /// How its further processes that run will have ended.
@@ -260,7 +275,7 @@ mod tests {
 
     fn one(status: Status) -> Containers {
         let mut containers = Containers::default();
-        let mut container = Container::new("/b".into(), false, Stdio::default());
+        let mut container = Container::new("/b".into(), Role::Member, Stdio::default());
         container.init.status = status;
         containers.add("c", container).unwrap();
         containers
@@ -308,7 +323,7 @@ mod tests {
     #[test]
     fn ids_are_taken_once() {
         let mut containers = one(Status::Running);
-        let again = Container::new("/b".into(), false, Stdio::default());
+        let again = Container::new("/b".into(), Role::Member, Stdio::default());
         assert!(matches!(containers.add("c", again), Err(Error::AlreadyExists(_))));
         containers.add_exec("c", "e", Process::new(Stdio::default(), None)).unwrap();
         let twice = containers.add_exec("c", "e", Process::new(Stdio::default(), None));

@@ -16,7 +16,8 @@ use crate::{
     error::Error,
     hooks::HostHooks,
     host_namespaces, join,
-    state::{Container, Process, Stdio},
+    sandbox_api::files,
+    state::{Container, Process, Role, Stdio},
     stdio,
 };
 
@@ -36,14 +37,17 @@ impl Tasks {
         }
         let id = request.id.clone();
         let bundle = Path::new(&request.bundle);
-        let spec = bundle::spec(bundle)?;
+        let mut spec = bundle::spec(bundle)?;
         host_namespaces::refuse(&spec)?;
         let empty = Annotations::new();
         let annotations = spec.annotations().as_ref().unwrap_or(&empty);
-        let is_sandbox = bundle::is_sandbox(annotations);
-        if !is_sandbox && bundle::sandbox_id(annotations).is_some_and(|sandbox| sandbox != id) {
+        let role = if bundle::is_sandbox(annotations) { Role::Pause } else { Role::Member };
+        if role == Role::Member && bundle::sandbox_id(annotations).is_some_and(|sandbox| sandbox != id) {
             // Its pod was started before it, or has been stopped.
             self.pod()?;
+        }
+        if let Some(sandbox) = self.sandbox_bundle() {
+            files::mount(&mut spec, &sandbox);
         }
         let io = Stdio {
             stdin: request.stdin.clone(),
@@ -51,8 +55,8 @@ impl Tasks {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        self.containers().add(&id, Container::new(request.bundle.clone(), is_sandbox, io.clone()))?;
-        let made = self.make(&id, bundle, spec, is_sandbox, &io, &request.rootfs).await;
+        self.containers().add(&id, Container::new(request.bundle.clone(), role, io.clone()))?;
+        let made = self.make(&id, bundle, spec, role, &io, &request.rootfs).await;
         if made.is_err() {
             let hooks = lock(&self.hosts).remove(&id).and_then(|host| host.hooks);
             if let Some(hooks) = hooks {
@@ -88,19 +92,14 @@ impl Tasks {
         id: &str,
         bundle: &Path,
         spec: Spec,
-        is_sandbox: bool,
+        role: Role,
         io: &Stdio,
         rootfs: &[Mount],
     ) -> Result<u32, Error> {
         let hooks = HostHooks::of(id, bundle, &spec)?;
         let (pod, pid) = self.start_pod(id, &spec, hooks).await?;
-        if is_sandbox {
-            let linux = spec.linux().as_ref();
-            if let Some(sysctls) =
-                linux.and_then(|linux| linux.sysctl().clone()).filter(|all| !all.is_empty())
-            {
-                pod.set_sysctls(sysctls).await?;
-            }
+        if role == Role::Pause {
+            self.set_sysctls(&pod, &spec).await?;
             tokio::spawn(self.clone().attend_sandbox(pod, id.to_owned()));
             return Ok(pid);
         }
@@ -142,7 +141,7 @@ impl Tasks {
         let containers = self.containers();
         let owner = containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.pid == pid));
         match owner {
-            Some(id) if containers.get(id).is_ok_and(|owner| owner.is_sandbox) => PidNamespace::Pod,
+            Some(id) if containers.get(id).is_ok_and(|owner| owner.is_sandbox()) => PidNamespace::Pod,
             Some(id) => PidNamespace::OfContainer(id.to_owned()),
             None => PidNamespace::Own,
         }

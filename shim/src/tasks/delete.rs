@@ -38,7 +38,7 @@ impl Tasks {
     async fn delete_container(&self, id: &str, response: &DeleteResponse) -> Result<(), Error> {
         let (is_sandbox, is_last) = {
             let containers = self.containers();
-            (containers.get(id)?.is_sandbox, containers.ids().count() == 1)
+            (containers.get(id)?.is_sandbox(), containers.ids().count() == 1)
         };
         if is_sandbox || is_last {
             self.stop_pod().await;

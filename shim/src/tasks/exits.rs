@@ -10,7 +10,11 @@ use husk_sandbox::pod::{Exit, Pod};
 use tokio::time::timeout;
 
 use super::{Tasks, lock};
-use crate::{error::Error, message, state::Status};
+use crate::{
+    error::Error,
+    message,
+    state::{Role, Status},
+};
 
 const SIGNALLED: u32 = 128;
 const SIGINT: u32 = libc::SIGINT.unsigned_abs();
@@ -96,7 +100,11 @@ impl Tasks {
             // Whoever has deleted it does not want to hear of it.
             let Ok(process) = containers.process_mut(id, exec_id) else { return };
             process.exited(exit);
-            process.pid
+            let pid = process.pid;
+            if containers.get(id).is_ok_and(|container| container.role == Role::Sandbox) {
+                return;
+            }
+            pid
         };
         let event = TaskExit {
             container_id: id.to_owned(),

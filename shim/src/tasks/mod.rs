@@ -5,6 +5,7 @@ mod delete;
 mod exits;
 mod pod;
 mod run;
+mod sandbox;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +24,7 @@ use husk_sandbox::{
 use oci_spec::runtime::LinuxResources;
 use tokio::sync::watch;
 
-use self::pod::PodSlot;
+use self::{pod::PodSlot, sandbox::Sandbox};
 use crate::{
     error::Error,
     hooks::HostHooks,
@@ -45,6 +46,8 @@ pub(crate) struct Tasks {
     dirs: Dirs,
     publisher: Publisher,
     pod: PodSlot,
+    /// What the Sandbox API has said of the pod.
+    sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<Containers>,
     /// What each container has on the host.
     hosts: Mutex<HashMap<String, HostPart>>,
@@ -75,6 +78,7 @@ impl Tasks {
             dirs,
             publisher,
             pod: PodSlot::default(),
+            sandbox: Mutex::default(),
             containers: Mutex::default(),
             hosts: Mutex::default(),
             copying: Mutex::default(),
@@ -189,7 +193,7 @@ impl Tasks {
     fn sandbox_pid(&self, id: &str) -> Result<Option<u32>, Error> {
         let containers = self.containers();
         let container = containers.get(id)?;
-        Ok(container.is_sandbox.then_some(container.init.pid))
+        Ok(container.is_sandbox().then_some(container.init.pid))
     }
 
     fn containers(&self) -> MutexGuard<'_, Containers> {

@@ -124,6 +124,18 @@ impl Tasks {
         Ok((pod, pid))
     }
 
+    /// Applies the settings of the guest's kernel that a sandbox's spec has.
+    ///
+    /// # Errors
+    /// When the guest refuses one.
+    pub(super) async fn set_sysctls(&self, pod: &Pod, spec: &Spec) -> Result<(), Error> {
+        let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone());
+        match sysctls.filter(|all| !all.is_empty()) {
+            Some(sysctls) => Ok(pod.set_sysctls(sysctls).await?),
+            None => Ok(()),
+        }
+    }
+
     /// The pod's name: its first container's may still be another's, which that has left (see `start`).
     fn pod_id(&self, id: &str) -> String {
         let address = join::own_address().unwrap_or_default();

@@ -1,0 +1,124 @@
+//! The pod as containerd's Sandbox API has it: it is there before its first container, and ends when it is told to.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use oci_spec::runtime::Spec;
+
+use super::{Tasks, exits, lock};
+use crate::{
+    error::Error,
+    host_namespaces, plan,
+    state::{Container, Role, Status, Stdio},
+};
+
+/// A pod that was made by the Sandbox API.
+#[derive(Debug, Clone)]
+pub(super) struct Sandbox {
+    id: String,
+    spec: Spec,
+    created_at: SystemTime,
+}
+
+/// What is known of it.
+#[derive(Debug)]
+pub(crate) struct SandboxStatus {
+    pub(crate) status: Status,
+    /// A number of this host, in the pod's network namespace; 0 before its start.
+    pub(crate) pid: u32,
+    pub(crate) created_at: SystemTime,
+}
+
+impl Tasks {
+    /// Notes what kind of pod is to be started.
+    ///
+    /// # Errors
+    /// When there is one, or the spec asks for something impossible. Nothing on the host is touched.
+    pub(crate) fn create_sandbox(&self, id: &str, bundle: &Path, spec: Spec) -> Result<(), Error> {
+        host_namespaces::refuse(&spec)?;
+        plan::plan(id, &spec, &self.config.pod)?;
+        let mut sandbox = lock(&self.sandbox);
+        if sandbox.is_some() {
+            return Err(Error::AlreadyExists(format!(
+                "sandbox {id} already exists, or another in its place"
+            )));
+        }
+        let container = Container::new(bundle.display().to_string(), Role::Sandbox, Stdio::default());
+        self.containers().add(id, container)?;
+        *sandbox = Some(Sandbox { id: id.to_owned(), spec, created_at: SystemTime::now() });
+        Ok(())
+    }
+
+    /// Starts the pod.
+    ///
+    /// # Errors
+    /// When there is none, it has been started before, or can't be.
+    pub(crate) async fn start_sandbox(self: &Arc<Self>, id: &str) -> Result<SandboxStatus, Error> {
+        let sandbox = self.sandbox(id)?;
+        if self.sandbox_status(id)?.status != Status::Created || self.pod().is_ok() {
+            return Err(Error::FailedPrecondition(format!("sandbox {id} has been started before")));
+        }
+        let (pod, _) = self.start_pod(id, &sandbox.spec, None).await?;
+        self.set_sysctls(&pod, &sandbox.spec).await?;
+        self.containers().process_mut(id, "")?.status = Status::Running;
+        tokio::spawn(self.clone().attend_sandbox(pod, id.to_owned()));
+        self.sandbox_status(id)
+    }
+
+    /// How far the pod is.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub(crate) fn sandbox_status(&self, id: &str) -> Result<SandboxStatus, Error> {
+        let created_at = self.sandbox(id)?.created_at;
+        let containers = self.containers();
+        let init = containers.process(id, "")?;
+        Ok(SandboxStatus { status: init.status, pid: init.pid, created_at })
+    }
+
+    /// Asks the pod whether it lives.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(crate) fn ping_sandbox(&self, id: &str) -> Result<(), Error> {
+        match self.sandbox_status(id)?.status {
+            Status::Running | Status::Paused => Ok(()),
+            _ => Err(Error::FailedPrecondition(format!("sandbox {id} does not run"))),
+        }
+    }
+
+    /// Ends the pod, and what runs in it.
+    ///
+    /// # Errors
+    /// When there is none of this id.
+    pub(crate) async fn stop_sandbox(&self, id: &str) -> Result<(), Error> {
+        self.sandbox(id)?;
+        self.ended(id, "", exits::now(0));
+        self.stop_pod().await;
+        Ok(())
+    }
+
+    /// Ends the pod, if that has not been done, and then the shim.
+    ///
+    /// # Errors
+    /// When there is none of this id. The shim ends all the same: it has no other.
+    pub(crate) async fn shut_sandbox_down(&self, id: &str) -> Result<(), Error> {
+        let stopped = self.stop_sandbox(id).await;
+        self.finished.send_replace(true);
+        stopped
+    }
+
+    /// Where the files lie that the containers of such a pod share.
+    pub(super) fn sandbox_bundle(&self) -> Option<PathBuf> {
+        let id = lock(&self.sandbox).as_ref()?.id.clone();
+        Some(self.containers().get(&id).ok()?.bundle.clone().into())
+    }
+
+    fn sandbox(&self, id: &str) -> Result<Sandbox, Error> {
+        let sandbox = lock(&self.sandbox).clone().filter(|sandbox| sandbox.id == id);
+        sandbox.ok_or_else(|| Error::NotFound(format!("there is no sandbox {id}")))
+    }
+}
