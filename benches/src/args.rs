@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Measure many pods at once: time and memory of each further one, a storm of starts, what is left behind
     Scale(ScaleArgs),
     /// Measure `ctr run`, exec and end of containers with husk and runc as containerd's runtimes
-    Ctr(RootArgs),
+    Ctr(CtrArgs),
     /// Measure a directory shared with a guest, by husk-fs and by QEMU with virtiofsd
     Fs(RootArgs),
     /// Render results as a Markdown page and an HTML page with charts
@@ -112,6 +112,15 @@ pub(crate) struct ScaleArgs {
     pub(crate) mode: ModeArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CtrArgs {
+    /// A further runtime to compare with, as io.containerd.kata.v2; its shim must be in the root file system's PATH
+    #[arg(long, value_name = "NAME")]
+    pub(crate) runtime: Vec<String>,
+    #[command(flatten)]
+    pub(crate) root: RootArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(changes(0.4, 4.7, 30.0), [Change::Less, Change::Moved, Change::None]);
         assert_eq!(changes(1.8, 3.3, 30.0), [Change::Moved, Change::Less, Change::None]);
         // Not when the two together grew, when it is no neighbour that shrank, or when it is more than a little.
-        assert_eq!(changes(0.8, 4.7, 30.0), [Change::None, Change::More, Change::None]);
+        assert_eq!(changes(0.9, 4.7, 30.0), [Change::None, Change::More, Change::None]);
         assert_eq!(changes(1.8, 4.0, 29.3), [Change::More, Change::None, Change::None]);
         assert_eq!(changes(2.2, 2.9, 30.0), [Change::More, Change::Less, Change::None]);
     }

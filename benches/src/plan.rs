@@ -90,6 +90,8 @@ pub(crate) struct Files {
     pub(crate) shim: PathBuf,
     /// An image as `ctr` imports it.
     pub(crate) archive: PathBuf,
+    /// Images with compressed layers, to be unpacked.
+    pub(crate) packed: Vec<PathBuf>,
     /// Initramfs whose init works on a shared directory.
     pub(crate) share_guest: PathBuf,
 }
@@ -100,6 +102,8 @@ pub(crate) struct Peers {
     pub(crate) qemu: Option<PathBuf>,
     pub(crate) oci_runtimes: Vec<PathBuf>,
     pub(crate) containerd: Option<PathBuf>,
+    /// Further runtimes of containerd's, by name.
+    pub(crate) runtimes: Vec<String>,
     pub(crate) virtiofsd: Option<PathBuf>,
     pub(crate) umoci: Option<PathBuf>,
     pub(crate) firecracker: Option<PathBuf>,

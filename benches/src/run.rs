@@ -14,6 +14,7 @@ use crate::{
     plan::{Files, Peers, Plan, Scale, Suite},
     report,
     result::{Mode, RunResult},
+    suites::{IMAGES, packed_reference},
     tree::{Tree, output, succeed},
 };
 
@@ -77,7 +78,7 @@ pub(crate) fn scale(args: &ScaleArgs) -> Result<()> {
 }
 
 /// `husk-bench ctr` and `husk-bench fs`: where the peers are may be another root file system than this machine's.
-pub(crate) fn in_root(args: &RootArgs, suite: Suite) -> Result<()> {
+pub(crate) fn in_root(args: &RootArgs, suite: Suite, runtimes: &[String]) -> Result<()> {
     let tree = Tree::find(args.common.bin.as_deref())?;
     let mode = mode(&tree, args.mode.deterministic);
     // A machine whose KVM is used has its own peers.
@@ -90,6 +91,7 @@ pub(crate) fn in_root(args: &RootArgs, suite: Suite) -> Result<()> {
         Suite::Ctr => Peers {
             containerd: Some(there(root, "containerd")?),
             oci_runtimes: vec![there(root, "runc")?],
+            runtimes: runtimes.to_vec(),
             ..Peers::default()
         },
         _ => Peers {
@@ -124,21 +126,34 @@ fn root_files(tree: &Tree, suite: Suite) -> Result<Files> {
     }
     let shim = tree.bin("containerd-shim-husk-v2");
     ensure!(shim.is_file(), "{} is missing: run `make build` first", shim.display());
-    let archive = tree.path("build/bench/busybox.tar");
-    if archive.exists() {
-        fs::remove_file(&archive)?;
-    }
-    let layout = format!("oci:{}:busybox:latest", tree.path("build/images/layout").display());
-    let to = format!("docker-archive:{}:docker.io/library/busybox:latest", archive.display());
     fs::create_dir_all(tree.path("build/bench"))?;
-    succeed(Command::new("skopeo").args(["copy", "--quiet", &layout, &to]))?;
-    Ok(Files { shim, archive, initramfs: tree.path("build/guest/initramfs.cpio"), ..files })
+    let archive = tree.path("build/bench/busybox.tar");
+    copy_image(tree, "busybox", "docker-archive", &archive, "docker.io/library/busybox:latest")?;
+    let mut packed = Vec::new();
+    for name in IMAGES {
+        let archive = tree.path(&format!("build/bench/{name}.oci"));
+        copy_image(tree, name, "oci-archive", &archive, &packed_reference(name))?;
+        packed.push(archive);
+    }
+    let initramfs = tree.path("build/guest/initramfs.cpio");
+    Ok(Files { husk: tree.bin("husk"), shim, archive, packed, initramfs, ..files })
+}
+
+/// Makes an archive of one of the tree's images.
+fn copy_image(tree: &Tree, name: &str, kind: &str, archive: &Path, reference: &str) -> Result<()> {
+    if archive.exists() {
+        fs::remove_file(archive)?;
+    }
+    let layout = format!("oci:{}:{name}:latest", tree.path("build/images/layout").display());
+    let to = format!("{kind}:{}:{reference}", archive.display());
+    succeed(Command::new("skopeo").args(["copy", "--quiet", &layout, &to]))
 }
 
 impl Files {
     /// Copies those that there are to where another root file system has them.
     fn copy_into(&mut self, root: &Path) -> Result<()> {
         let all = [
+            &mut self.husk,
             &mut self.vmm,
             &mut self.filesystem,
             &mut self.kernel,
@@ -147,7 +162,7 @@ impl Files {
             &mut self.archive,
             &mut self.share_guest,
         ];
-        for file in all.into_iter().filter(|file| !file.as_os_str().is_empty()) {
+        for file in all.into_iter().chain(&mut self.packed).filter(|file| !file.as_os_str().is_empty()) {
             *file = copy_into(root, file)?;
         }
         Ok(())

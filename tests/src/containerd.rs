@@ -34,7 +34,7 @@ const ON_DEVICES: &str = "[plugins.'io.containerd.snapshotter.v1.blockfile']\nro
     [plugins.'io.containerd.snapshotter.v1.devmapper']\nroot_path = '/lab/disk/devmapper'\npool_name = 'snapshots'\n\
     base_image_size = '64MB'\nfs_type = 'ext4'\n";
 /// Makes the empty file system and the pool. The machine has no udev to make device nodes.
-const MAKE_DEVICES: &str = "set -e; cd /lab/disk; truncate -s 64M scratch; mkfs.ext4 -q scratch; modprobe -a loop dm-thin-pool
+const MAKE_DEVICES: &str = "set -e; cd /lab/disk; truncate -s 64M scratch; mkfs.ext4 -q scratch; modprobe -a loop dm-thin-pool erofs
     truncate -s 1G data; truncate -s 16M metadata
     dmsetup create snapshots --table \"0 2097152 thin-pool $(losetup --find --show metadata) $(losetup --find --show data) 128 8192\"";
 const WITHOUT_UDEV: (&str, &str) = ("DM_DISABLE_UDEV", "1");

@@ -10,7 +10,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::process::{Running, timed};
+use super::{
+    LONG_ROUNDS,
+    ctr_events::{Events, time_of_day},
+    ctr_unpack,
+    process::{Running, timed},
+};
 use crate::{
     measure::{Round, Subject, measure},
     plan::Plan,
@@ -27,47 +32,66 @@ const IDLE: [&str; 2] = ["sleep", "1000000"];
 /// How long containerd may take to answer, in seconds.
 const START_TIMEOUT_S: u64 = 120;
 
-/// Names and runtimes; what husk is compared with comes first.
-const RUNTIMES: [(&str, &str); 2] = [("runc", "io.containerd.runc.v2"), (HUSK, "io.containerd.husk.v2")];
-const HUSK: &str = "husk";
+/// Runtimes; what husk is compared with comes first.
+const RUNC: &str = "io.containerd.runc.v2";
+const HUSK: &str = "io.containerd.husk.v2";
 
 /// Measures all of it, and tells how many rounds were lost.
 pub(super) fn measure_all(plan: &Plan, work: &Path) -> Result<(Vec<Measurement>, u32)> {
     let containerd = Containerd::start(plan, work)?;
+    let runtimes: Vec<&str> =
+        [RUNC].into_iter().chain(plan.peers.runtimes.iter().map(String::as_str)).chain([HUSK]).collect();
+    let events = Events::listen(&containerd)?;
     let mut subjects = Vec::new();
-    for (name, runtime) in RUNTIMES {
-        subjects.push(containerd.subject(RUN, ("run", name), move |ctr, id| {
+    for runtime in &runtimes {
+        let events = &events;
+        subjects.push(containerd.subject(RUN, "run", runtime, move |ctr, id| {
             let mut command = ctr.ctr(&["run", "--rm", "--runtime", runtime, IMAGE, id, "true"]);
-            Ok(timed(&mut command)?.0)
+            let start = time_of_day();
+            let (total_ms, _) = timed(&mut command)?;
+            let stages = events.stages(id, start, time_of_day())?;
+            Ok(Round { total_ms, stages, ..Round::default() })
         }));
-        subjects.push(containerd.subject(STOP, ("stop", name), move |ctr, id| {
+        subjects.push(containerd.subject(STOP, "stop", runtime, move |ctr, id| {
             ctr.run_idle(runtime, id)?;
             let (ms, _) = timed(&mut ctr.ctr(&["task", "delete", "--force", id]))?;
             timed(&mut ctr.ctr(&["container", "delete", id]))?;
-            Ok(ms)
+            Ok(Round { total_ms: ms, ..Round::default() })
         }));
     }
     let (mut all, mut lost) = measure(plan, plan.rounds, subjects)?;
 
     let mut subjects = Vec::new();
-    for (name, runtime) in RUNTIMES {
-        containerd.run_idle(runtime, name)?;
-        subjects.push(containerd.subject(EXEC, ("exec", name), move |ctr, id| {
-            Ok(timed(&mut ctr.ctr(&["task", "exec", "--exec-id", id, name, "true"]))?.0)
+    for runtime in &runtimes {
+        let idle = in_short(runtime);
+        containerd.run_idle(runtime, idle)?;
+        subjects.push(containerd.subject(EXEC, "exec", runtime, move |ctr, id| {
+            let (total_ms, _) = timed(&mut ctr.ctr(&["task", "exec", "--exec-id", id, idle, "true"]))?;
+            Ok(Round { total_ms, ..Round::default() })
         }));
     }
     let (execs, again) = measure(plan, plan.rounds, subjects)?;
     all.extend(execs);
     lost += again;
-    for (name, _) in RUNTIMES {
-        timed(&mut containerd.ctr(&["task", "delete", "--force", name]))?;
+    for runtime in &runtimes {
+        timed(&mut containerd.ctr(&["task", "delete", "--force", in_short(runtime)]))?;
     }
     all.sort_by_key(|measurement| [RUN, EXEC, STOP].iter().position(|group| *group == measurement.group));
-    Ok((all, lost))
+
+    let subjects = ctr_unpack::subjects(plan, &containerd, work)?;
+    let (unpacked, again) = measure(plan, plan.rounds.min(LONG_ROUNDS), subjects)?;
+    all.extend(unpacked);
+    Ok((all, lost + again))
+}
+
+/// `husk` of `io.containerd.husk.v2`.
+fn in_short(runtime: &str) -> &str {
+    runtime.rsplit('.').nth(1).unwrap_or(runtime)
 }
 
 /// A containerd of our own, with all that it has in memory.
-struct Containerd {
+pub(super) struct Containerd {
+    husk: PathBuf,
     socket: PathBuf,
     _daemon: Running,
 }
@@ -92,7 +116,7 @@ impl Containerd {
         let mut command = Command::new(program);
         command.arg("--config").arg(&config).env("PATH", path);
         command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        let this = Self { _daemon: Running::start(&mut command)?, socket };
+        let this = Self { husk: installed.join("husk"), _daemon: Running::start(&mut command)?, socket };
         let started = Instant::now();
         while timed(&mut this.ctr(&["version"])).is_err() {
             ensure!(
@@ -106,7 +130,12 @@ impl Containerd {
         Ok(this)
     }
 
-    fn ctr(&self, args: &[&str]) -> Command {
+    /// `husk` itself.
+    pub(super) fn husk(&self) -> Command {
+        Command::new(&self.husk)
+    }
+
+    pub(super) fn ctr(&self, args: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(&self.socket).args(args).stdin(Stdio::null());
         command
@@ -125,16 +154,18 @@ impl Containerd {
     fn subject<'a>(
         &'a self,
         group: &'static str,
-        (what, name): (&str, &str),
-        run: impl Fn(&Self, &str) -> Result<f64> + 'a,
+        what: &str,
+        runtime: &str,
+        run: impl Fn(&Self, &str) -> Result<Round> + 'a,
     ) -> Subject<'a> {
+        let name = in_short(runtime);
         let id = format!("ctr-{what}-{name}");
         let (mut count, prefix) = (0_u32, format!("{what}-{name}"));
         let run = move || {
             count += 1;
-            Ok(Round { total_ms: run(self, &format!("{prefix}-{count}"))?, ..Round::default() })
+            run(self, &format!("{prefix}-{count}"))
         };
-        Subject { id, group, label: name.into(), own: name == HUSK, run: Box::new(run) }
+        Subject { id, group, label: name.into(), own: runtime == HUSK, run: Box::new(run) }
     }
 }
 
@@ -143,6 +174,7 @@ fn install(plan: &Plan, prefix: &Path) -> Result<PathBuf> {
     let files = &plan.files;
     for (from, dir) in [
         (&files.shim, "bin"),
+        (&files.husk, "bin"),
         (&files.vmm, "libexec/husk"),
         (&files.filesystem, "libexec/husk"),
         (&files.kernel, "share/husk"),

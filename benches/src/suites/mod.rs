@@ -3,6 +3,8 @@
 mod bare;
 mod containers;
 mod ctr;
+mod ctr_events;
+mod ctr_unpack;
 mod exits;
 mod figures;
 mod first;
@@ -17,6 +19,8 @@ mod unpack;
 mod watch;
 
 pub(crate) use containers::SLOWED;
+pub(crate) use ctr_unpack::reference as packed_reference;
+pub(crate) use first::IMAGES;
 
 use std::path::Path;
 

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// What engines make a pod's shared memory, in bytes.
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
 impl Pod {
     /// Makes a container, up to but not including its first process's program.
     ///
@@ -53,7 +56,7 @@ impl Pod {
                 rootfs: Some(rootfs).into(),
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
                 block_devices,
-                shared_memory_bytes: shared_memory.map_or(0, |path| size_of_filesystem(&path)),
+                shared_memory_bytes: shared_memory.map_or(0, |path| size_of_shared_memory(&path)),
                 ..Default::default()
             };
             let making = self.guest.agent().create_container(self.guest.soon(), &request);
@@ -242,7 +245,13 @@ impl Pod {
             with_disks.map(|(id, _)| container(id)).collect()
         };
         for request in requests {
-            let _ = self.guest.agent().delete_container(self.guest.soon(), &request).await;
+            let done = self.guest.agent().delete_container(self.guest.soon(), &request).await;
+            if let Err(ttrpc::Error::RpcStatus(status)) = done
+                && status.code() == ttrpc::Code::DEADLINE_EXCEEDED
+            {
+                // Nor would it answer for the others.
+                return;
+            }
         }
     }
 
@@ -341,9 +350,10 @@ impl Pod {
     }
 }
 
-/// 0: it has no limit, or is not there.
-fn size_of_filesystem(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |all| all.f_blocks.saturating_mul(all.f_frsize))
+/// The size of the file system that an engine has made for a pod's shared memory; 0: it has no limit. Where it has made none, the
+/// size that engines give.
+fn size_of_shared_memory(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(SHARED_MEMORY_BYTES, |all| all.f_blocks.saturating_mul(all.f_frsize))
 }
 
 fn container(id: &str) -> ContainerRef {

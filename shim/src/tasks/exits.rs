@@ -18,7 +18,7 @@ use crate::{
 
 const SIGNALLED: u32 = 128;
 const SIGINT: u32 = libc::SIGINT.unsigned_abs();
-const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
+pub(super) const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
 const SIGTERM: u32 = libc::SIGTERM.unsigned_abs();
 
 /// How long further processes may take to end after their container's first one.

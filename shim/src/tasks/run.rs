@@ -6,6 +6,7 @@ use containerd_shim_protos::{
     events::task::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart},
     topics,
 };
+use husk_sandbox::Error as Sandbox;
 
 use super::{Tasks, exits, lock};
 use crate::{
@@ -108,7 +109,7 @@ impl Tasks {
         Ok(pid)
     }
 
-    /// Sends a signal to a process, or to all of a container.
+    /// Sends a signal to a process, or to all of a container. A guest that does not answer to SIGKILL is ended, and with it the pod.
     ///
     /// # Errors
     /// When there is no such process, it has ended, or does not run yet.
@@ -121,7 +122,18 @@ impl Tasks {
             return Ok(());
         }
         // As runc's shim: all of a container are meant only with its first process.
-        Ok(self.pod()?.signal(id, exec_id, signal, all && exec_id.is_empty()).await?)
+        let signalled = self.pod()?.signal(id, exec_id, signal, all && exec_id.is_empty()).await;
+        if let Err(Sandbox::AgentTimeout { .. }) = signalled
+            && signal == exits::SIGKILL
+            && exec_id.is_empty()
+        {
+            log::error!(
+                "the pod's virtual machine does not answer, and is killed in place of container {id}"
+            );
+            self.stop_pod().await;
+            return Ok(());
+        }
+        Ok(signalled?)
     }
 
     /// Stops all processes of a container where they are.
