@@ -20,7 +20,6 @@ use nix::unistd::dup2_stdin;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    task::yield_now,
     time::timeout,
 };
 use ttrpc::asynchronous::{Server, transport::Listener};
@@ -38,8 +37,6 @@ const STACK: usize = 256 * 1024;
 
 /// How long the last requests may take to be answered.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
-/// Turns that the runtime's other tasks get before the end: those that write answers to sockets have work, and wait for nothing.
-const LAST_TURNS: usize = 16;
 
 /// Serves on the socket that is its standard input.
 ///
@@ -94,9 +91,6 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     }
     tasks.stop_pod().await;
     let _ = timeout(LAST_ANSWER, server.shutdown()).await;
-    for _ in 0..LAST_TURNS {
-        yield_now().await;
-    }
     drop((server, tasks));
     sending.finish().await;
     Ok(())

@@ -3,10 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use oci_spec::runtime::Spec;
+use tokio::time::sleep;
 
 use super::{Tasks, exits, lock};
 use crate::{
@@ -14,6 +15,10 @@ use crate::{
     host_namespaces, plan,
     state::{Container, Role, Status, Stdio},
 };
+
+/// How long containerd may take to read that a sandbox is shut down. Its client takes an answer for lost that comes together with the
+/// connection's end, at times, and then keeps the sandbox.
+const ANSWER_READ: Duration = Duration::from_millis(500);
 
 /// A pod that was made by the Sandbox API.
 #[derive(Debug, Clone)]
@@ -105,9 +110,13 @@ impl Tasks {
     ///
     /// # Errors
     /// When there is none of this id. The shim ends all the same: it has no other.
-    pub(crate) async fn shut_sandbox_down(&self, id: &str) -> Result<(), Error> {
+    pub(crate) async fn shut_sandbox_down(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         let stopped = self.stop_sandbox(id).await;
-        self.finished.send_replace(true);
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            sleep(ANSWER_READ).await;
+            tasks.finished.send_replace(true);
+        });
         stopped
     }
 
