@@ -6,4 +6,4 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/lab-tests.sh
 source scripts/lab-tests.sh
 
-run_in_suites containerd containerd,dmsetup,e2fsprogs,erofs-utils,kmod,runc 900 "${HUSK_TEST_SUITES:-bookworm trixie sid}" "$@"
+run_in_suites containerd containerd,dmsetup,e2fsprogs,erofs-utils,kmod,runc 1800 "${HUSK_TEST_SUITES:-bookworm trixie sid}" "$@"

@@ -11,6 +11,9 @@ use ttrpc::asynchronous::{Client, transport::Socket};
 
 use crate::{Error, Result};
 
+/// What ttrpc's client says when a request's time is over.
+const CLIENT_TIMEOUT: &str = "Request deadline elapsed";
+
 /// A guest whose agent answers.
 pub struct Guest {
     agent: AgentClient,
@@ -59,6 +62,15 @@ impl Guest {
     }
 }
 
+/// Whether a request failed because its time was over: the agent may have said so, or the client, which has no code for it.
+pub(crate) fn timed_out(error: &ttrpc::Error) -> bool {
+    match error {
+        ttrpc::Error::RpcStatus(status) => status.code() == ttrpc::Code::DEADLINE_EXCEEDED,
+        ttrpc::Error::Others(text) => text == CLIENT_TIMEOUT,
+        _ => false,
+    }
+}
+
 /// Dials the agent's API of a guest that somebody else has started, by its vsock's socket.
 ///
 /// # Errors
@@ -79,5 +91,26 @@ pub(crate) async fn dial(socket: &Path, port: u32) -> std::io::Result<UnixStream
         Ok(reader.into_inner())
     } else {
         Err(std::io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use husk_protocol::agent::ContainerRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_says_nothing_is_told_from_one_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("stdio")).unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let guest = Guest::new(ours, listener, 1, Duration::from_millis(1));
+        let silent = guest.agent().delete_container(guest.soon(), &ContainerRef::default()).await;
+        assert!(timed_out(&silent.unwrap_err()));
+        let status = |code| ttrpc::Error::RpcStatus(ttrpc::get_status(code, "x"));
+        assert!(timed_out(&status(ttrpc::Code::DEADLINE_EXCEEDED)));
+        assert!(!timed_out(&status(ttrpc::Code::NOT_FOUND)));
+        assert!(!timed_out(&ttrpc::Error::LocalClosed));
     }
 }

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     Error, Result,
     cgroup::Cgroup,
-    guest::Guest,
+    guest::{Guest, timed_out},
     paths::{Assets, make_private_dir},
     privilege,
     rundir::RunDir,
@@ -138,13 +138,11 @@ impl Vm {
 
     /// What a failed request means: the agent's own error, or that the VM is gone and why.
     pub async fn explain(&mut self, error: ttrpc::Error) -> Error {
-        if let ttrpc::Error::RpcStatus(status) = &error {
-            if status.code() == ttrpc::Code::DEADLINE_EXCEEDED {
-                return Error::AgentTimeout {
-                    seconds: self.guest.timeout().as_secs(),
-                    console: String::new(),
-                };
-            }
+        if timed_out(&error) {
+            let seconds = self.guest.timeout().as_secs();
+            return Error::AgentTimeout { seconds, console: String::new() };
+        }
+        if let ttrpc::Error::RpcStatus(_) = &error {
             return error.into();
         }
         match timeout(END_GRACE, self.process.child.wait()).await {

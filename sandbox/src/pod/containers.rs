@@ -14,7 +14,7 @@ use super::{
     ContainerRequest, Created, Event, Exit, Member, PidNamespace, Pod, ProcessInfo, RootfsSource, StdioFlags,
     share::Tree, spec,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, guest::timed_out};
 
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
@@ -246,9 +246,7 @@ impl Pod {
         };
         for request in requests {
             let done = self.guest.agent().delete_container(self.guest.soon(), &request).await;
-            if let Err(ttrpc::Error::RpcStatus(status)) = done
-                && status.code() == ttrpc::Code::DEADLINE_EXCEEDED
-            {
+            if done.is_err_and(|error| timed_out(&error)) {
                 // Nor would it answer for the others.
                 return;
             }

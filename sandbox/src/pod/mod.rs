@@ -40,7 +40,7 @@ use crate::{
     Error, Result,
     cgroup::Cgroup,
     filesystem::Server,
-    guest::Guest,
+    guest::{Guest, timed_out},
     network::{self, Connection, Follow},
     paths::Dirs,
     privilege,
@@ -198,11 +198,11 @@ impl Pod {
 
     /// What a failed request means: the agent's own error, or that the VM is gone and why.
     async fn explain(&self, error: ttrpc::Error) -> Error {
-        if let ttrpc::Error::RpcStatus(status) = &error {
-            if status.code() == ttrpc::Code::DEADLINE_EXCEEDED {
-                let seconds = self.guest.timeout().as_secs();
-                return Error::AgentTimeout { seconds, console: String::new() };
-            }
+        if timed_out(&error) {
+            let seconds = self.guest.timeout().as_secs();
+            return Error::AgentTimeout { seconds, console: String::new() };
+        }
+        if let ttrpc::Error::RpcStatus(_) = &error {
             return error.into();
         }
         match tokio::time::timeout(NEWS_GRACE, self.ended()).await {
