@@ -72,7 +72,7 @@ fn by_husk<'a>(containerd: &'a Containerd, name: &str, archive: &str, work: &Pat
             husk.env("HUSK_ROOT", &state).stdin(Stdio::null());
             husk
         };
-        timed(husk().args(["load", "--quiet", "--input", &archive]))?;
+        timed(husk().args(["load", "--input", &archive]))?;
         let args = ["run", "--rm", "--timings=json", "--network", "none", "--entrypoint", "true", &image];
         let (ran_ms, output) = timed(husk().args(args))?;
         let all = stages(&output.stderr, ran_ms)?;
