@@ -3,7 +3,7 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 # What benchmarks in the lab need beside husk.
-BENCH_PACKAGES = containerd,qemu-system-x86,runc,virtiofsd
+BENCH_PACKAGES = containerd,e2fsprogs,qemu-system-x86,runc,virtiofsd
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-engines fuzz lint bench bench-io bench-ctr bench-fs gate images install clean

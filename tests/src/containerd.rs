@@ -49,7 +49,7 @@ const LOG: &str = "/lab/out/containerd.log";
 #[derive(Debug)]
 pub struct Containerd {
     daemon: Mutex<Child>,
-    events: Running,
+    events: Mutex<Running>,
 }
 
 /// The daemon.
@@ -96,6 +96,10 @@ fn start() -> Child {
     daemon
 }
 
+fn listen() -> Running {
+    Running::start(Command::new("ctr").arg("events"))
+}
+
 /// Runs `ctr` to its end.
 pub fn ctr(args: &[&str]) -> Output {
     Running::start(Command::new("ctr").args(args)).finish()
@@ -120,10 +124,10 @@ impl Containerd {
             "tested with containerd {}",
             version.lines().rfind(|line| line.contains("Version:")).unwrap_or("?")
         );
-        Self { daemon, events: Running::start(Command::new("ctr").arg("events")) }
+        Self { daemon, events: Mutex::new(listen()) }
     }
 
-    /// Kills the daemon and starts it again.
+    /// Kills the daemon and starts it again. Events that were told before are forgotten.
     ///
     /// # Panics
     /// When it does not come back.
@@ -132,11 +136,12 @@ impl Containerd {
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         *daemon = start();
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = listen();
     }
 
     /// The events of a container's tasks so far: topic, process and exit code of each.
     pub fn task_events(&self, id: &str) -> Vec<String> {
-        let events = self.events.out();
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).out();
         let mut found = Vec::new();
         for line in events.lines() {
             let Some((start, json)) = line.find('{').map(|at| line.split_at(at)) else { continue };
