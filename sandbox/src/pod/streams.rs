@@ -21,8 +21,6 @@ use crate::{
 
 /// Connections at a time that have not yet said whose they are; further ones wait to be accepted.
 const MAX_NAMELESS: usize = 64;
-/// How long a connection may take to say whose it is.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before accepting again when the host has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -118,11 +116,11 @@ async fn accept(guest: Arc<Guest>, waiting: Waiting) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let waiting = waiting.clone();
+        let (waiting, limit) = (waiting.clone(), guest.timeout());
         tokio::spawn(async move {
             let _permit = permit;
-            // Whoever says nothing is closed.
-            let _ = tokio::time::timeout(HELLO_TIMEOUT, hand_over(socket, &waiting)).await;
+            // Whoever says nothing, for as long as an agent may take to answer, is closed.
+            let _ = tokio::time::timeout(limit, hand_over(socket, &waiting)).await;
         });
     }
 }
