@@ -278,9 +278,17 @@ impl Running {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub fn finish(mut self) -> Output {
+    pub fn finish(self) -> Output {
+        self.finish_within(PATIENCE)
+    }
+
+    /// As [`Running::finish`], with a limit of its own.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn finish_within(mut self, limit: Duration) -> Output {
         self.stdin = None;
-        let ended = wait_within(PATIENCE, || self.child.try_wait().unwrap());
+        let ended = wait_within(limit, || self.child.try_wait().unwrap());
         let status = ended.unwrap_or_else(|| {
             panic!("does not end; on stdout {:?}, on stderr {:?}", self.out(), self.err())
         });
