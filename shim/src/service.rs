@@ -1,7 +1,7 @@
 //! The task API (containerd's `runtime/task/v3/shim.proto`): requests in, answers and error codes out. What is done is in
 //! [`Tasks`].
 
-use std::sync::Arc;
+use std::{panic::resume_unwind, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -14,6 +14,7 @@ use containerd_shim_protos::{
     },
     shim_async::Task,
 };
+use tokio::task::JoinError;
 use ttrpc::asynchronous::TtrpcContext;
 
 use crate::{error::Error, message, metrics, state::Stdio, tasks::Tasks};
@@ -42,6 +43,18 @@ pub(crate) fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<
     })
 }
 
+/// Does it to its end, also if the connection that it was asked by is lost meanwhile (containerd was killed): ttrpc then drops
+/// whoever waits for the answer, and half of it would be done.
+pub(crate) async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_)) => Err(Error::FailedPrecondition("the shim ends".into())),
+    }
+}
+
 #[async_trait]
 impl Task for Service {
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
@@ -49,19 +62,21 @@ impl Task for Service {
     }
 
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
-        let id = request.id.clone();
-        let pid = told("create", &id, self.tasks.create(request).await)?;
+        let (id, tasks) = (request.id.clone(), self.tasks.clone());
+        let pid = told("create", &id, whole(async move { tasks.create(request).await }).await)?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
-        let started = self.tasks.start(&request.id, &request.exec_id).await;
+        let (StartRequest { id, exec_id, .. }, tasks) = (request.clone(), self.tasks.clone());
+        let started = whole(async move { tasks.start(&id, &exec_id).await }).await;
         let pid = told("start", &request.id, started)?;
         Ok(StartResponse { pid, ..StartResponse::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        told("delete", &request.id, self.tasks.delete(&request.id, &request.exec_id).await)
+        let (DeleteRequest { id, exec_id, .. }, tasks) = (request.clone(), self.tasks.clone());
+        told("delete", &request.id, whole(async move { tasks.delete(&id, &exec_id).await }).await)
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
@@ -70,11 +85,15 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
-        told("pause", &request.id, self.tasks.pause(&request.id).await).map(|()| Empty::default())
+        let (id, tasks) = (request.id.clone(), self.tasks.clone());
+        told("pause", &request.id, whole(async move { tasks.pause(&id).await }).await)
+            .map(|()| Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
-        told("resume", &request.id, self.tasks.resume(&request.id).await).map(|()| Empty::default())
+        let (id, tasks) = (request.id.clone(), self.tasks.clone());
+        told("resume", &request.id, whole(async move { tasks.resume(&id).await }).await)
+            .map(|()| Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
@@ -83,8 +102,9 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Answer<Empty> {
-        let KillRequest { id, exec_id, signal, all, .. } = request;
-        told("kill", &id, self.tasks.kill(&id, &exec_id, signal, all).await).map(|()| Empty::default())
+        let (KillRequest { id, exec_id, signal, all, .. }, tasks) = (request.clone(), self.tasks.clone());
+        let killed = whole(async move { tasks.kill(&id, &exec_id, signal, all).await }).await;
+        told("kill", &request.id, killed).map(|()| Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<Empty> {
@@ -142,5 +162,28 @@ impl Task for Service {
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Answer<Empty> {
         self.tasks.finish_if_empty();
         Ok(Empty::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{sync::oneshot, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_to_its_end_though_nobody_waits_for_it() {
+        let ((go, wait), (say, hear)) = (oneshot::channel::<()>(), oneshot::channel());
+        let work = async move {
+            let _ = wait.await;
+            let _ = say.send("done");
+            Ok(())
+        };
+        assert!(timeout(Duration::ZERO, whole(work)).await.is_err());
+        go.send(()).unwrap();
+        assert_eq!(hear.await.unwrap(), "done");
+        assert!(whole(async { Err::<(), _>(Error::invalid("x")) }).await.is_err());
     }
 }

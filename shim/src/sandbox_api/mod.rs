@@ -24,7 +24,7 @@ use crate::{
     bundle,
     error::Error,
     message,
-    service::{Answer, told},
+    service::{Answer, told, whole},
     state::Status,
     tasks::Tasks,
 };
@@ -94,9 +94,9 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: StartSandboxRequest,
     ) -> Answer<StartSandboxResponse> {
-        let id = request.sandbox_id;
-        let started = self.tasks.start_sandbox(&id).await;
-        let sandbox = told("start sandbox", &id, started)?;
+        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
+        let started = whole(async move { tasks.start_sandbox(&id).await }).await;
+        let sandbox = told("start sandbox", &request.sandbox_id, started)?;
         Ok(StartSandboxResponse {
             pid: sandbox.pid,
             created_at: Some(message::timestamp(sandbox.created_at)).into(),
@@ -116,7 +116,8 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: StopSandboxRequest,
     ) -> Answer<StopSandboxResponse> {
-        let stopped = self.tasks.stop_sandbox(&request.sandbox_id).await;
+        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
+        let stopped = whole(async move { tasks.stop_sandbox(&id).await }).await;
         told("stop sandbox", &request.sandbox_id, stopped).map(|()| StopSandboxResponse::default())
     }
 
@@ -152,7 +153,8 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: ShutdownSandboxRequest,
     ) -> Answer<ShutdownSandboxResponse> {
-        let ended = self.tasks.shut_sandbox_down(&request.sandbox_id).await;
+        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
+        let ended = whole(async move { tasks.shut_sandbox_down(&id).await }).await;
         told("shut sandbox down", &request.sandbox_id, ended).map(|()| ShutdownSandboxResponse::default())
     }
 
