@@ -80,6 +80,7 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     server = server.register_service(create_sandbox(sandbox));
     server.start().await.map_err(|error| Error::invalid(format!("cannot serve: {error}")))?;
     log::debug!("serving");
+    tasks.end_if_left_alone();
 
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::io("catch", "SIGTERM"))?;
     tokio::select! {

@@ -1,6 +1,6 @@
 //! Making containers, and adding further processes.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use containerd_shim_protos::{
     api::{CreateTaskRequest, Mount},
@@ -9,7 +9,6 @@ use containerd_shim_protos::{
 };
 use husk_sandbox::pod::{ContainerRequest, DiskSource, FsMount, PidNamespace, RootfsSource};
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec, Spec};
-use tokio::time::sleep;
 
 use super::{Tasks, lock};
 use crate::{
@@ -21,10 +20,6 @@ use crate::{
     state::{Container, Process, Role, Stdio},
     stdio,
 };
-
-/// How long a shim whose first container could not be made waits to be shut down, as containerd does, or to be asked for another. A
-/// containerd that has been killed since then does neither.
-const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// File systems that the guest mounts by itself, if that is all there is to mount.
 const DISK_FILESYSTEMS: [&str; 3] = ["ext4", "erofs", "xfs"];
@@ -70,11 +65,7 @@ impl Tasks {
             self.containers().remove(&id);
             if self.containers().is_empty() {
                 self.stop_pod().await;
-                let tasks = self.clone();
-                tokio::spawn(async move {
-                    sleep(LEFT_ALONE).await;
-                    tasks.finish_if_empty();
-                });
+                self.end_if_left_alone();
             }
         }
         let pid = made?;

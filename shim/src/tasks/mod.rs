@@ -10,6 +10,7 @@ mod sandbox;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use containerd_shim_protos::{
@@ -22,7 +23,7 @@ use husk_sandbox::{
     pod::{Exit, StatsResponse},
 };
 use oci_spec::runtime::LinuxResources;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use self::{pod::PodSlot, sandbox::Sandbox};
 use crate::{
@@ -34,6 +35,10 @@ use crate::{
     state::{Action, Containers, Status, Stdio},
     stdio::Copying,
 };
+
+/// How long a shim without a container waits to be asked for one, or to be shut down. A containerd that has been killed since it started
+/// the shim does neither.
+const LEFT_ALONE: Duration = Duration::from_secs(120);
 
 /// Docker's namespace in containerd.
 const DOCKER: &str = "moby";
@@ -98,6 +103,18 @@ impl Tasks {
         if self.containers().is_empty() {
             self.finished.send_replace(true);
         }
+    }
+
+    /// Sees to it that the shim ends if nobody asks it for a container for a while.
+    pub(crate) fn end_if_left_alone(self: &Arc<Self>) {
+        // The shim's end waits for whoever may still tell events.
+        let tasks = Arc::downgrade(self);
+        tokio::spawn(async move {
+            sleep(LEFT_ALONE).await;
+            if let Some(tasks) = tasks.upgrade() {
+                tasks.finish_if_empty();
+            }
+        });
     }
 
     /// What a process is and does.
