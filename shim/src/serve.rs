@@ -24,9 +24,7 @@ use tokio::{
 };
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use crate::{
-    error::Error, flags::Flags, log_pipe, publisher::Publisher, sandbox_api, service::Service, tasks::Tasks,
-};
+use crate::{error::Error, flags::Flags, log_pipe, publisher::Publisher, service::Service, tasks::Tasks};
 
 /// The names of the two versions of the API, which have the same messages.
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -71,13 +69,14 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
 
     let mut server = Server::new()
         .add_listener(Listener::try_from(listener).map_err(Error::io("listen on", "the inherited socket"))?);
+    let service = Arc::new(Service { tasks: tasks.clone() });
     for name in [TASK_V3, TASK_V2] {
-        let service: Arc<dyn Task + Send + Sync> = Arc::new(Service::new(tasks.clone()));
+        let service: Arc<dyn Task + Send + Sync> = service.clone();
         let made = create_task(service).into_values().map(|service| (name.to_owned(), service)).collect();
         server = server.register_service(made);
     }
-    let sandbox: Arc<dyn Sandbox + Send + Sync> = Arc::new(sandbox_api::Service::new(tasks.clone()));
-    server = server.register_service(create_sandbox(sandbox));
+    let service: Arc<dyn Sandbox + Send + Sync> = service;
+    server = server.register_service(create_sandbox(service));
     server.start().await.map_err(|error| Error::invalid(format!("cannot serve: {error}")))?;
     log::debug!("serving");
     tasks.end_if_left_alone();

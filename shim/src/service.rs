@@ -19,16 +19,25 @@ use ttrpc::asynchronous::TtrpcContext;
 
 use crate::{error::Error, message, metrics, state::Stdio, tasks::Tasks};
 
-/// The API.
-#[derive(Debug)]
+/// The API; the Sandbox API, too (see [`crate::sandbox_api`]).
+#[derive(Debug, Clone)]
 pub(crate) struct Service {
-    tasks: Arc<Tasks>,
+    pub(crate) tasks: Arc<Tasks>,
 }
 
 impl Service {
-    /// The API of these tasks.
-    pub(crate) fn new(tasks: Arc<Tasks>) -> Self {
-        Self { tasks }
+    /// Does what changes something, to its end (see [`whole`]), and answers.
+    pub(crate) async fn done<T: Send + 'static, F>(
+        &self,
+        what: &str,
+        id: String,
+        work: impl FnOnce(Arc<Tasks>, String) -> F,
+    ) -> Answer<T>
+    where
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let result = whole(work(self.tasks.clone(), id.clone())).await;
+        told(what, &id, result)
     }
 }
 
@@ -45,13 +54,13 @@ pub(crate) fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<
 
 /// Does it to its end, also if the connection that it was asked by is lost meanwhile (containerd was killed): ttrpc then drops
 /// whoever waits for the answer, and half of it would be done.
-pub(crate) async fn whole<T: Send + 'static>(
+async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => resume_unwind(panic),
-        Err(Err(_)) => Err(Error::FailedPrecondition("the shim ends".into())),
+        Err(Err(_)) => Err(Error::FailedPrecondition("the shim has ended before it was done".into())),
     }
 }
 
@@ -62,21 +71,20 @@ impl Task for Service {
     }
 
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
-        let (id, tasks) = (request.id.clone(), self.tasks.clone());
-        let pid = told("create", &id, whole(async move { tasks.create(request).await }).await)?;
+        let id = request.id.clone();
+        let pid = self.done("create", id, |tasks, _| async move { tasks.create(request).await }).await?;
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
-        let (StartRequest { id, exec_id, .. }, tasks) = (request.clone(), self.tasks.clone());
-        let started = whole(async move { tasks.start(&id, &exec_id).await }).await;
-        let pid = told("start", &request.id, started)?;
-        Ok(StartResponse { pid, ..StartResponse::default() })
+        let StartRequest { id, exec_id, .. } = request;
+        let started = self.done("start", id, |tasks, id| async move { tasks.start(&id, &exec_id).await });
+        Ok(StartResponse { pid: started.await?, ..StartResponse::default() })
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        let (DeleteRequest { id, exec_id, .. }, tasks) = (request.clone(), self.tasks.clone());
-        told("delete", &request.id, whole(async move { tasks.delete(&id, &exec_id).await }).await)
+        let DeleteRequest { id, exec_id, .. } = request;
+        self.done("delete", id, |tasks, id| async move { tasks.delete(&id, &exec_id).await }).await
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
@@ -85,15 +93,13 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
-        let (id, tasks) = (request.id.clone(), self.tasks.clone());
-        told("pause", &request.id, whole(async move { tasks.pause(&id).await }).await)
-            .map(|()| Empty::default())
+        let paused = self.done("pause", request.id, |tasks, id| async move { tasks.pause(&id).await });
+        paused.await.map(|()| Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
-        let (id, tasks) = (request.id.clone(), self.tasks.clone());
-        told("resume", &request.id, whole(async move { tasks.resume(&id).await }).await)
-            .map(|()| Empty::default())
+        let resumed = self.done("resume", request.id, |tasks, id| async move { tasks.resume(&id).await });
+        resumed.await.map(|()| Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
@@ -102,9 +108,10 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Answer<Empty> {
-        let (KillRequest { id, exec_id, signal, all, .. }, tasks) = (request.clone(), self.tasks.clone());
-        let killed = whole(async move { tasks.kill(&id, &exec_id, signal, all).await }).await;
-        told("kill", &request.id, killed).map(|()| Empty::default())
+        let KillRequest { id, exec_id, signal, all, .. } = request;
+        let kill =
+            |tasks: Arc<Tasks>, id: String| async move { tasks.kill(&id, &exec_id, signal, all).await };
+        self.done("kill", id, kill).await.map(|()| Empty::default())
     }
 
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> Answer<Empty> {

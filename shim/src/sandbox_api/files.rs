@@ -49,7 +49,7 @@ fn resolv_conf(dns: &DNSConfig) -> String {
     list("search", &dns.searches) + &servers + &list("options", &dns.options)
 }
 
-/// Mounts them in a container that has nothing else there; the pod's shared memory in the place of memory of its own.
+/// Mounts those that there are in a container that has nothing else there; the pod's shared memory in the place of memory of its own.
 pub(crate) fn mount(spec: &mut Spec, bundle: &Path) {
     let read_only = spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false));
     let mut mounts = spec.mounts().clone().unwrap_or_default();
@@ -59,7 +59,8 @@ pub(crate) fn mount(spec: &mut Spec, bundle: &Path) {
                 mount.destination() != Path::new(place) || mount.typ().as_deref() != Some("tmpfs")
             });
         }
-        if mounts.iter().any(|mount| mount.destination() == Path::new(place)) {
+        let is_taken = mounts.iter().any(|mount| mount.destination() == Path::new(place));
+        if is_taken || (name != SHARED_MEMORY && !bundle.join(name).exists()) {
             continue;
         }
         let writable = if read_only && name != SHARED_MEMORY { "ro" } else { "rw" };
@@ -104,10 +105,10 @@ mod tests {
         assert!(write(Path::new("/nonexistent"), &config).is_err());
     }
 
-    fn mounted(mounts: &serde_json::Value, read_only: bool) -> Vec<(String, String, bool)> {
+    fn mounted(mounts: &serde_json::Value, bundle: &Path, read_only: bool) -> Vec<(String, String, bool)> {
         let spec = json!({ "ociVersion": "1.1.0", "root": { "path": "r", "readonly": read_only }, "mounts": mounts });
         let mut spec: Spec = serde_json::from_value(spec).unwrap();
-        mount(&mut spec, Path::new("/b"));
+        mount(&mut spec, bundle);
         let shown = |mount: &Mount| {
             let read_only = mount.options().iter().flatten().any(|option| option == "ro");
             (
@@ -121,22 +122,29 @@ mod tests {
 
     #[test]
     fn containers_get_what_they_have_not_got() {
-        let one = |place: &str, source: &str, read_only| (place.to_owned(), source.to_owned(), read_only);
+        let dir = tempfile::tempdir().unwrap();
+        let one = |place: &str, source: &str, read_only| {
+            let source = dir.path().join(source).display().to_string();
+            (place.to_owned(), source, read_only)
+        };
+        // Nothing but memory was made for a pod that says nothing of itself.
+        assert_eq!(mounted(&json!([]), dir.path(), false), [one("/dev/shm", "shm", false)]);
+        write(dir.path(), &PodSandboxConfig::default()).unwrap();
         let kubelets =
             json!({ "destination": "/etc/hosts", "type": "bind", "source": "/k", "options": ["rbind"] });
         let own = json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm" });
         assert_eq!(
-            mounted(&json!([kubelets, own]), true),
+            mounted(&json!([kubelets, own]), dir.path(), true),
             [
                 one("/etc/hosts", "/k", false),
-                one("/etc/hostname", "/b/hostname", true),
-                one("/etc/resolv.conf", "/b/resolv.conf", true),
-                one("/dev/shm", "/b/shm", false),
+                one("/etc/hostname", "hostname", true),
+                one("/etc/resolv.conf", "resolv.conf", true),
+                one("/dev/shm", "shm", false),
             ]
         );
         let volume =
             json!({ "destination": "/dev/shm", "type": "bind", "source": "/v", "options": ["rbind"] });
-        let found = mounted(&json!([volume]), false);
+        let found = mounted(&json!([volume]), dir.path(), false);
         assert_eq!((&found[0], found.len()), (&one("/dev/shm", "/v", false), 4));
         assert!(found.iter().all(|(.., read_only)| !read_only));
     }

@@ -24,7 +24,7 @@ use crate::{
     bundle,
     error::Error,
     message,
-    service::{Answer, told, whole},
+    service::{Answer, Service, told},
     state::Status,
     tasks::Tasks,
 };
@@ -34,48 +34,32 @@ const READY: &str = "SANDBOX_READY";
 /// ... and one that does not.
 const NOT_READY: &str = "SANDBOX_NOTREADY";
 
-/// The API.
-#[derive(Debug)]
-pub(crate) struct Service {
-    tasks: Arc<Tasks>,
+fn create(tasks: &Tasks, request: &CreateSandboxRequest) -> Result<(), Error> {
+    let (id, bundle) = (&request.sandbox_id, Path::new(&request.bundle_path));
+    let Some(options) = request.options.as_ref() else {
+        // As `ctr sandboxes run` has it: what kind of pod it is to be, and what its containers share, is the caller's affair.
+        return tasks.create_sandbox(id, bundle, bundle::spec(bundle)?);
+    };
+    let config = spec::config(options, id)?;
+    tasks.create_sandbox(id, bundle, spec::of_sandbox(id, &config, &request.netns_path)?)?;
+    files::write(bundle, &config)
 }
 
-impl Service {
-    /// The API of the pod that these tasks are in.
-    pub(crate) fn new(tasks: Arc<Tasks>) -> Self {
-        Self { tasks }
-    }
-
-    fn create(&self, request: &CreateSandboxRequest) -> Result<(), Error> {
-        let bundle = Path::new(&request.bundle_path);
-        let spec = match request.options.as_ref() {
-            Some(options) => {
-                let config = spec::config(options, &request.sandbox_id)?;
-                files::write(bundle, &config)?;
-                spec::of_sandbox(&request.sandbox_id, &config, &request.netns_path)?
-            }
-            // As `ctr sandboxes run` has it.
-            None => bundle::spec(bundle)?,
-        };
-        self.tasks.create_sandbox(&request.sandbox_id, bundle, spec)
-    }
-
-    fn status(&self, id: &str) -> Result<SandboxStatusResponse, Error> {
-        let sandbox = self.tasks.sandbox_status(id)?;
-        let (state, exited_at) = match sandbox.status {
-            Status::Running | Status::Paused => (READY, None),
-            Status::Created => (NOT_READY, None),
-            Status::Stopped(exit) => (NOT_READY, Some(message::timestamp(exit.at))),
-        };
-        Ok(SandboxStatusResponse {
-            sandbox_id: id.to_owned(),
-            pid: sandbox.pid,
-            state: state.to_owned(),
-            created_at: Some(message::timestamp(sandbox.created_at)).into(),
-            exited_at: exited_at.into(),
-            ..SandboxStatusResponse::default()
-        })
-    }
+fn status(tasks: &Tasks, id: &str) -> Result<SandboxStatusResponse, Error> {
+    let sandbox = tasks.sandbox_status(id)?;
+    let (state, exited_at) = match sandbox.status {
+        Status::Running | Status::Paused => (READY, None),
+        Status::Created => (NOT_READY, None),
+        Status::Stopped(exit) => (NOT_READY, Some(message::timestamp(exit.at))),
+    };
+    Ok(SandboxStatusResponse {
+        sandbox_id: id.to_owned(),
+        pid: sandbox.pid,
+        state: state.to_owned(),
+        created_at: Some(message::timestamp(sandbox.created_at)).into(),
+        exited_at: exited_at.into(),
+        ..SandboxStatusResponse::default()
+    })
 }
 
 #[async_trait]
@@ -85,7 +69,7 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: CreateSandboxRequest,
     ) -> Answer<CreateSandboxResponse> {
-        told("create sandbox", &request.sandbox_id, self.create(&request))?;
+        told("create sandbox", &request.sandbox_id, create(&self.tasks, &request))?;
         Ok(CreateSandboxResponse::default())
     }
 
@@ -94,9 +78,8 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: StartSandboxRequest,
     ) -> Answer<StartSandboxResponse> {
-        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
-        let started = whole(async move { tasks.start_sandbox(&id).await }).await;
-        let sandbox = told("start sandbox", &request.sandbox_id, started)?;
+        let start = |tasks: Arc<Tasks>, id: String| async move { tasks.start_sandbox(&id).await };
+        let sandbox = self.done("start sandbox", request.sandbox_id, start).await?;
         Ok(StartSandboxResponse {
             pid: sandbox.pid,
             created_at: Some(message::timestamp(sandbox.created_at)).into(),
@@ -116,9 +99,8 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: StopSandboxRequest,
     ) -> Answer<StopSandboxResponse> {
-        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
-        let stopped = whole(async move { tasks.stop_sandbox(&id).await }).await;
-        told("stop sandbox", &request.sandbox_id, stopped).map(|()| StopSandboxResponse::default())
+        let stop = |tasks: Arc<Tasks>, id: String| async move { tasks.stop_sandbox(&id).await };
+        self.done("stop sandbox", request.sandbox_id, stop).await.map(|()| StopSandboxResponse::default())
     }
 
     async fn wait_sandbox(
@@ -140,7 +122,7 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: SandboxStatusRequest,
     ) -> Answer<SandboxStatusResponse> {
-        told("status of sandbox", &request.sandbox_id, self.status(&request.sandbox_id))
+        told("status of sandbox", &request.sandbox_id, status(&self.tasks, &request.sandbox_id))
     }
 
     async fn ping_sandbox(&self, _: &TtrpcContext, request: PingRequest) -> Answer<PingResponse> {
@@ -153,9 +135,9 @@ impl Sandbox for Service {
         _: &TtrpcContext,
         request: ShutdownSandboxRequest,
     ) -> Answer<ShutdownSandboxResponse> {
-        let (id, tasks) = (request.sandbox_id.clone(), self.tasks.clone());
-        let ended = whole(async move { tasks.shut_sandbox_down(&id).await }).await;
-        told("shut sandbox down", &request.sandbox_id, ended).map(|()| ShutdownSandboxResponse::default())
+        let end = |tasks: Arc<Tasks>, id: String| async move { tasks.shut_sandbox_down(&id).await };
+        let ended = self.done("shut sandbox down", request.sandbox_id, end);
+        ended.await.map(|()| ShutdownSandboxResponse::default())
     }
 
     async fn sandbox_metrics(

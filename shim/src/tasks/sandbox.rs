@@ -24,6 +24,8 @@ const ANSWER_READ: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(super) struct Sandbox {
     id: String,
+    /// Where the files lie that its containers share.
+    bundle: PathBuf,
     spec: Spec,
     created_at: SystemTime,
 }
@@ -47,13 +49,12 @@ impl Tasks {
         plan::plan(id, &spec, &self.config.pod)?;
         let mut sandbox = lock(&self.sandbox);
         if sandbox.is_some() {
-            return Err(Error::AlreadyExists(format!(
-                "sandbox {id} already exists, or another in its place"
-            )));
+            return Err(Error::AlreadyExists(format!("sandbox {id}: this shim has a sandbox already")));
         }
         let container = Container::new(bundle.display().to_string(), Role::Sandbox, Stdio::default());
         self.containers().add(id, container)?;
-        *sandbox = Some(Sandbox { id: id.to_owned(), spec, created_at: SystemTime::now() });
+        let (id, bundle, created_at) = (id.to_owned(), bundle.to_owned(), SystemTime::now());
+        *sandbox = Some(Sandbox { id, bundle, spec, created_at });
         Ok(())
     }
 
@@ -122,8 +123,7 @@ impl Tasks {
 
     /// Where the files lie that the containers of such a pod share.
     pub(super) fn sandbox_bundle(&self) -> Option<PathBuf> {
-        let id = lock(&self.sandbox).as_ref()?.id.clone();
-        Some(self.containers().get(&id).ok()?.bundle.clone().into())
+        lock(&self.sandbox).as_ref().map(|sandbox| sandbox.bundle.clone())
     }
 
     fn sandbox(&self, id: &str) -> Result<Sandbox, Error> {
