@@ -142,7 +142,7 @@ pub(crate) enum Change {
     Less,
     /// More than is allowed.
     More,
-    /// More than is allowed, but a neighbouring stage is by about the same less: their border moved.
+    /// More than is allowed, but a neighbouring stage is by about the same less, or the other way round: their border moved.
     Moved,
     /// It is in one of the two only.
     Gone,
@@ -188,6 +188,9 @@ fn compare_one(old: &Figures, new: Option<&Figures>, lines: &mut Vec<Line>) {
     for (of, with) in (1..stages.len()).flat_map(|next| [(next - 1, next), (next, next - 1)]) {
         if border_moved(&stages[of], &stages[with]) {
             stages[of].change = Change::Moved;
+            if stages[with].change == Change::Less {
+                stages[with].change = Change::Moved;
+            }
         }
     }
     lines.append(&mut stages);
@@ -293,8 +296,8 @@ mod tests {
             changes.remove(0);
             changes
         };
-        assert_eq!(changes(0.4, 4.7, 30.0), [Change::Less, Change::Moved, Change::None]);
-        assert_eq!(changes(1.8, 3.3, 30.0), [Change::Moved, Change::Less, Change::None]);
+        assert_eq!(changes(0.4, 4.7, 30.0), [Change::Moved, Change::Moved, Change::None]);
+        assert_eq!(changes(1.8, 3.3, 30.0), [Change::Moved, Change::Moved, Change::None]);
         // Not when the two together grew, when it is no neighbour that shrank, or when it is more than a little.
         assert_eq!(changes(0.9, 4.7, 30.0), [Change::None, Change::More, Change::None]);
         assert_eq!(changes(1.8, 4.0, 29.3), [Change::More, Change::None, Change::None]);

@@ -38,9 +38,17 @@ const HUSK: &str = "io.containerd.husk.v2";
 
 /// Measures all of it, and tells how many rounds were lost.
 pub(super) fn measure_all(plan: &Plan, work: &Path) -> Result<(Vec<Measurement>, u32)> {
+    let mut runtimes = vec![RUNC];
+    for runtime in plan.peers.runtimes.iter().map(String::as_str).chain([HUSK]) {
+        let name = in_short(runtime);
+        let taken = runtimes.iter().any(|other| in_short(other) == name);
+        ensure!(
+            !taken,
+            "--runtime: there are two runtimes called {name:?}, and their figures would be mixed up"
+        );
+        runtimes.push(runtime);
+    }
     let containerd = Containerd::start(plan, work)?;
-    let runtimes: Vec<&str> =
-        [RUNC].into_iter().chain(plan.peers.runtimes.iter().map(String::as_str)).chain([HUSK]).collect();
     let events = Events::listen(&containerd)?;
     let mut subjects = Vec::new();
     for runtime in &runtimes {
