@@ -1,8 +1,8 @@
-//! Generates the ttrpc client and server code from `agent.proto`, and the messages of `cri.proto`.
+//! Generates the ttrpc client and server code from `agent.proto`, and the messages of the others.
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const FILES: [&str; 2] = ["agent.proto", "cri.proto"];
+const FILES: [&str; 3] = ["agent.proto", "cri.proto", "runtimeoptions.proto"];
 
 fn main() {
     for file in FILES {
@@ -19,6 +19,9 @@ fn main() {
         .run()
         .expect("the messages compile");
     // The generated list of modules leaves out the service's.
-    std::fs::write(format!("{out_dir}/mod.rs"), "pub mod agent;\npub mod agent_ttrpc;\npub mod cri;\n")
-        .expect("OUT_DIR is writable");
+    std::fs::write(
+        format!("{out_dir}/mod.rs"),
+        "pub mod agent;\npub mod agent_ttrpc;\npub mod cri;\npub mod runtimeoptions;\n",
+    )
+    .expect("OUT_DIR is writable");
 }

@@ -51,9 +51,15 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every setting, with the defaults of those that no file says
-    Show,
+    Show(ConfigArgs),
     /// Tell whether the files make sense
-    Validate,
+    Validate(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// A runtime class's own file, which is read after those in /etc/husk
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! What the host and the guest agent say to each other: the agent's ttrpc API (`agent.proto`), the vsock ports, and the
-//! first line of a stdio stream. Beside it, what Kubernetes says of a pod (`cri.proto`).
+//! first line of a stdio stream. Beside it, what Kubernetes says of a pod (`cri.proto`), what a runtime
+//! class of containerd's says (`runtimeoptions.proto`), and how both ends read what a cgroup uses.
 
 #[allow(
     missing_docs,
@@ -13,8 +14,9 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
 
-pub use generated::{agent, agent_ttrpc, cri};
+pub use generated::{agent, agent_ttrpc, cri, runtimeoptions};
 
+pub mod cgroup;
 mod stream;
 pub use stream::{StdioKind, StreamHello, StreamHelloError};
 

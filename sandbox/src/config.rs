@@ -52,27 +52,53 @@ impl Default for PodDefaults {
 /// All annotations that husk knows.
 const ANNOTATIONS: [&str; 2] = ["io.husk.vcpus", "io.husk.memory_mib"];
 
+/// What a runtime class adds to the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Own {
+    /// A file of its own, which must exist.
+    File(PathBuf),
+    /// The text of one, which is named so in errors.
+    Text(String, PathBuf),
+}
+
 impl Config {
-    /// Reads `config.toml` and `config.d/*.toml` in `dir`, in the order of their names: what comes later counts. Files that
-    /// don't exist say nothing.
+    /// Reads `config.toml` and `config.d/*.toml` in `dir`, in the order of their names, and then `own`: what comes later counts.
+    /// Files in `dir` that don't exist say nothing.
     ///
     /// # Errors
     /// When a file can't be read, or says something that makes no sense.
-    pub fn load(dir: &Path) -> Result<Self> {
-        let mut merged = toml::Table::new();
+    pub fn load(dir: &Path, own: Option<&Own>) -> Result<Self> {
+        let mut texts = Vec::new();
         for path in files(dir)? {
-            let text = match fs::read_to_string(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(Error::io("read", &path))?,
-            };
+            match fs::read_to_string(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => texts.push((other.map_err(Error::io("read", &path))?, path)),
+            }
+        }
+        match own {
+            Some(Own::File(path)) => {
+                texts.push((fs::read_to_string(path).map_err(Error::io("read", path))?, path.clone()));
+            }
+            Some(Own::Text(text, name)) => texts.push((text.clone(), name.clone())),
+            None => {}
+        }
+        let mut merged = toml::Table::new();
+        for (text, path) in texts {
             // Each alone, so that the error names its file and line.
-            toml::from_str::<Self>(&text)
-                .map_err(|error| error.to_string())
-                .and_then(|config| config.check())
-                .map_err(|reason| Error::Config { path: path.clone(), reason })?;
+            Self::parse(&text).map_err(|reason| Error::Config { path, reason })?;
             merge(&mut merged, text.parse().unwrap_or_default());
         }
         merged.try_into().map_err(|error| Error::Config { path: dir.into(), reason: error.to_string() })
+    }
+
+    /// Reads one file's text.
+    ///
+    /// # Errors
+    /// What makes no sense in it.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -141,7 +167,7 @@ mod tests {
 
     #[test]
     fn nothing_said_means_the_defaults() {
-        assert_eq!(Config::load(Path::new("/nonexistent")).unwrap(), Config::default());
+        assert_eq!(Config::load(Path::new("/nonexistent"), None).unwrap(), Config::default());
         Config::default().check().unwrap();
     }
 
@@ -153,7 +179,7 @@ mod tests {
             ("config.d/10.toml", "[pod]\nvcpus = 3\nannotations = []\n"),
             ("config.d/ignored.txt", "no"),
         ]);
-        let pod = Config::load(dir.path()).unwrap().pod;
+        let pod = Config::load(dir.path(), None).unwrap().pod;
         assert_eq!((pod.vcpus, pod.mem_size_mib, pod.annotations.len()), (4, 256, 0));
     }
 
@@ -161,15 +187,30 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_file() {
         for text in ["[pod]\ncpus = 1\n", "[pod]\nvcpus = 33\n", "[pod]\nannotations = [\"x\"]\n", "pod"] {
             let dir = dir_with(&[("config.d/5.toml", text)]);
-            let error = Config::load(dir.path()).unwrap_err().to_string();
+            let error = Config::load(dir.path(), None).unwrap_err().to_string();
             assert!(error.contains("5.toml"), "{error}");
         }
     }
 
     #[test]
+    fn a_class_adds_its_own_which_must_be_there() {
+        let dir = dir_with(&[("config.toml", "[pod]\nvcpus = 2\nmem_size_mib = 256\n")]);
+        let load = |own: &Own| Config::load(dir.path(), Some(own)).map(|config| config.pod);
+        let text = |text: &str| Own::Text(text.to_owned(), "its options".into());
+        let pod = load(&text("[pod]\nvcpus = 5\n")).unwrap();
+        assert_eq!((pod.vcpus, pod.mem_size_mib), (5, 256));
+        let error = load(&text("SystemdCgroup = true\n")).unwrap_err().to_string();
+        assert!(error.contains("its options"), "{error}");
+        let file = dir.path().join("own.toml");
+        assert!(load(&Own::File(file.clone())).is_err());
+        fs::write(&file, "[pod]\nmem_size_mib = 300\n").unwrap();
+        let pod = load(&Own::File(file)).unwrap();
+        assert_eq!((pod.vcpus, pod.mem_size_mib), (2, 300));
+    }
+
+    #[test]
     fn what_is_written_is_read_again() {
-        let text = Config::default().to_toml();
-        let dir = dir_with(&[("config.toml", &text)]);
-        assert_eq!(Config::load(dir.path()).unwrap(), Config::default());
+        let config = Config::default();
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
     }
 }

@@ -10,8 +10,10 @@ use std::{env, io::Read};
 use containerd_shim_protos::{
     TASK_API_VERSION,
     bootstrap_api::{BootstrapParams, BootstrapResult, LogLevel},
-    protobuf::Message,
+    protobuf::{Message, well_known_types::any::Any},
 };
+use husk_protocol::runtimeoptions::Options;
+use husk_sandbox::config::Own;
 
 use crate::{error::Error, flags::Flags};
 
@@ -20,6 +22,11 @@ const MAX_INPUT: u64 = 10 << 20;
 
 /// Where sockets of shims lie, unless containerd says otherwise.
 const SOCKET_DIR: &str = "/run/containerd/s";
+
+/// The type of the options that a runtime class may have, as the end of its name: older containerds put `cri.` before it.
+const OPTIONS: &str = "runtimeoptions.v1.Options";
+/// How errors call the options that are not in a file.
+const OPTIONS_NAME: &str = "the options of the runtime class, in containerd's configuration";
 
 /// What to start, whichever way it was said.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub(crate) struct Params {
     pub(crate) socket_dir: String,
     /// More to be logged.
     pub(crate) debug: bool,
+    /// What the runtime class adds to the configuration.
+    pub(crate) own: Option<Own>,
     /// It was said by a message, and a message is the answer.
     by_message: bool,
 }
@@ -50,6 +59,7 @@ pub(crate) fn read(input: impl Read, flags: &Flags) -> Result<Params, Error> {
 fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Result<Params, Error> {
     let params = match message(input, flags)? {
         Some(message) => Params {
+            own: own(message.extensions.iter().filter_map(|extension| extension.value.as_ref()))?,
             ttrpc_address: message.containerd_ttrpc_address,
             grpc_address: message.containerd_grpc_address,
             socket_dir: message.socket_dir.filter(|dir| !dir.is_empty()).unwrap_or(SOCKET_DIR.into()),
@@ -61,6 +71,7 @@ fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Resu
             grpc_address: flags.address.clone(),
             socket_dir: SOCKET_DIR.into(),
             debug: flags.debug,
+            own: own(Any::parse_from_bytes(input).iter())?,
             by_message: false,
         },
     };
@@ -68,6 +79,19 @@ fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Resu
         return Err(Error::invalid("containerd did not say where its ttrpc socket is (TTRPC_ADDRESS)"));
     }
     Ok(params)
+}
+
+/// What the options among these messages say. Those of other runtimes say nothing to this one.
+fn own<'a>(messages: impl IntoIterator<Item = &'a Any>) -> Result<Option<Own>, Error> {
+    let Some(any) = messages.into_iter().find(|any| any.type_url.ends_with(OPTIONS)) else { return Ok(None) };
+    let wrong =
+        |error: &dyn std::fmt::Display| Error::invalid(format!("{OPTIONS_NAME}, are malformed: {error}"));
+    let options = Options::parse_from_bytes(&any.value).map_err(|error| wrong(&error))?;
+    if !options.config_path.is_empty() {
+        return Ok(Some(Own::File(options.config_path.into())));
+    }
+    let text = String::from_utf8(options.config_body).map_err(|error| wrong(&error))?;
+    Ok(Some(Own::Text(text, OPTIONS_NAME.into())).filter(|_| !any.value.is_empty()))
 }
 
 /// The message, if that is what `input` is: the options of the older ways, a message of type `Any`, parse as one, too, with
@@ -109,7 +133,7 @@ impl Params {
 
 #[cfg(test)]
 mod tests {
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
+    use containerd_shim_protos::bootstrap_api::Extension;
     use proptest::prelude::*;
 
     use super::*;
@@ -157,6 +181,33 @@ mod tests {
             (reply.version, reply.address.as_str(), reply.protocol.as_str()),
             (3, "unix:///s", "ttrpc")
         );
+    }
+
+    #[test]
+    fn the_options_of_a_runtime_class_are_heard_either_way() {
+        let options = |options: &Options| Any {
+            type_url: format!("type.googleapis.com/{OPTIONS}"),
+            value: options.write_to_bytes().unwrap(),
+            ..Any::default()
+        };
+        let older = |any: &Any| parse(&any.write_to_bytes().unwrap(), &flags(), environment);
+        let newer = |any: &Any| {
+            let extension = Extension { value: Some(any.clone()).into(), ..Extension::default() };
+            let message = BootstrapParams { extensions: vec![extension], ..given() };
+            parse(&message.write_to_bytes().unwrap(), &flags(), environment)
+        };
+        let file = options(&Options { config_path: "/etc/big.toml".into(), ..Options::default() });
+        let text = options(&Options { config_body: b"[pod]\n".to_vec(), ..Options::default() });
+        let nothing = options(&Options::default());
+        let other = Any { type_url: "containerd.runc.v1.Options".into(), ..file.clone() };
+        for parse in [&older as &dyn Fn(&Any) -> Result<Params, Error>, &newer] {
+            assert_eq!(parse(&file).unwrap().own, Some(Own::File("/etc/big.toml".into())));
+            assert_eq!(parse(&text).unwrap().own, Some(Own::Text("[pod]\n".into(), OPTIONS_NAME.into())));
+            assert_eq!(parse(&nothing).unwrap().own, None);
+            assert_eq!(parse(&other).unwrap().own, None);
+            let broken = Any { value: vec![0xff], ..file.clone() };
+            assert!(parse(&broken).is_err());
+        }
     }
 
     #[test]

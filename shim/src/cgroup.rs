@@ -7,9 +7,14 @@ use std::{
 
 const ROOT: &str = "/sys/fs/cgroup";
 
+/// Whether the host has cgroups of version 2 alone.
+pub(crate) fn unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
 /// Makes it, where the host has cgroups of version 2. Not having it is no failure: husk then makes one of its own.
 pub(crate) fn make(relative: &Path) -> Option<PathBuf> {
-    if !Path::new(ROOT).join("cgroup.controllers").exists() {
+    if !unified() {
         return None;
     }
     let path = absolute(relative);

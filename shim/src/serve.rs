@@ -12,10 +12,7 @@ use containerd_shim_protos::{
     sandbox_async::{Sandbox, create_sandbox},
     shim_async::{Task, create_task},
 };
-use husk_sandbox::{
-    config::{CONFIG_DIR, Config},
-    paths::Dirs,
-};
+use husk_sandbox::{config::Config, paths::Dirs};
 use nix::unistd::dup2_stdin;
 use tokio::{
     runtime,
@@ -24,7 +21,9 @@ use tokio::{
 };
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use crate::{error::Error, flags::Flags, log_pipe, publisher::Publisher, service::Service, tasks::Tasks};
+use crate::{
+    error::Error, flags::Flags, log_pipe, publisher::Publisher, service::Service, start, tasks::Tasks,
+};
 
 /// The names of the two versions of the API, which have the same messages.
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -64,7 +63,9 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
         listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
     let events = env::var("TTRPC_ADDRESS").map_err(|_| Error::invalid("TTRPC_ADDRESS is not set"))?;
     let (publisher, sending) = Publisher::start(&events, &flags.namespace);
-    let config = Config::load(Path::new(CONFIG_DIR))?;
+    let config = env::var(start::CONFIG).unwrap_or_default();
+    let config = Config::parse(&config)
+        .map_err(|error| Error::invalid(format!("{} is wrong: {error}", start::CONFIG)))?;
     let tasks = Tasks::new(&flags.namespace, config, Dirs::new(None), publisher);
 
     let mut server = Server::new()

@@ -153,7 +153,7 @@ impl Task for Service {
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Answer<StatsResponse> {
         let stats = told("stats", &request.id, self.tasks.stats(&request.id).await)?;
-        let any = message::any(&metrics::metrics(&stats))?;
+        let any = metrics::message(&stats)?;
         Ok(StatsResponse { stats: Some(any).into(), ..StatsResponse::default() })
     }
 

@@ -10,6 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use husk_sandbox::config::{CONFIG_DIR, Config};
+
 use crate::{
     bootstrap,
     bundle::{self, Annotations},
@@ -63,6 +65,10 @@ fn serving(flags: &Flags, params: &bootstrap::Params, sandbox: Option<&str>) -> 
     }
 }
 
+/// The variable by which the shim that serves gets its configuration. It is read here, so that whoever wants a container is told what is
+/// wrong with it.
+pub(crate) const CONFIG: &str = "HUSK_SHIM_CONFIG";
+
 /// Starts the shim that serves. It has the socket as its standard input, so it can be reached as soon as it exists, and
 /// outlives containerd.
 fn spawn(
@@ -71,6 +77,7 @@ fn spawn(
     listener: UnixListener,
     address: &str,
 ) -> Result<(), Error> {
+    let config = Config::load(Path::new(CONFIG_DIR), params.own.as_ref())?;
     let program = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     let mut command = Command::new(&program);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &params.grpc_address]);
@@ -79,6 +86,7 @@ fn spawn(
     }
     command
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
+        .env(CONFIG, config.to_toml())
         .env(join::VARIABLE, format!("{} {address}", flags.namespace))
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())

@@ -204,6 +204,33 @@ fn containers_of_a_pod_share_a_vm_and_a_shim() {
 }
 
 #[test]
+fn a_runtime_class_has_a_configuration_of_its_own() {
+    containerd();
+    let file = "/etc/husk/large.toml";
+    fs::create_dir_all("/etc/husk").unwrap();
+    fs::write(file, "[pod]\nvcpus = 2\nmem_size_mib = 300\n").unwrap();
+    Running::start(Command::new("husk").args(["config", "validate", file])).finish().expect_code(0);
+    let options = ["--runtime-config-path", file];
+    detached(HUSK, "large", &options, &["sleep", "100000"]);
+    assert_eq!(exec("large", "nproc"), "2\n");
+    let total: u64 = exec("large", "awk '/MemTotal/ {print $2}' /proc/meminfo").trim().parse().unwrap();
+    assert!((200 << 10..300 << 10).contains(&total), "{total} KiB");
+    remove("large");
+
+    fs::write(file, "[pod]\ncpus = 2\n").unwrap();
+    let args = [&["run", "--rm", "--runtime", HUSK], &options[..], &[IMAGE, "wrong", "true"]].concat();
+    let refused = ctr(&args);
+    assert_ne!(refused.code, 0);
+    assert!(
+        refused.err().contains(file) && refused.err().contains("unknown field `cpus`"),
+        "{}",
+        refused.err()
+    );
+    fs::remove_file(file).unwrap();
+    assert_nothing_left();
+}
+
+#[test]
 fn snapshots_on_devices_are_disks_of_the_vm() {
     containerd();
     for name in ["blockfile", "devmapper"] {

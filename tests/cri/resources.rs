@@ -1,9 +1,19 @@
 //! Limits: memory and what happens beyond it, changes of running containers, what is measured, and what the host sees of it.
 
-use std::fs;
+use std::{fs, process::Command};
 
+use containerd_shim_protos::{
+    api::StatsRequest,
+    cgroups_v2::metrics::Metrics,
+    protobuf::Message,
+    sandbox_api::SandboxMetricsRequest,
+    sandbox_sync::SandboxClient,
+    shim_sync::{Client, TaskClient},
+    ttrpc::context,
+};
 use husk_tests::{
     containerd::{assert_nothing_left, processes},
+    process::Running,
     wait::{PATIENCE, wait_for, wait_until},
 };
 use k8s_cri::v1::{
@@ -11,7 +21,7 @@ use k8s_cri::v1::{
     UpdateContainerResourcesRequest,
 };
 
-use crate::fixture::{Container, Pod, cri};
+use crate::fixture::{Container, Pod, by_sandbox_api, cri};
 
 const MIB: i64 = 1 << 20;
 const GROW: &str = "exec tail /dev/zero";
@@ -27,6 +37,27 @@ fn update(container: &Container, linux: LinuxContainerResources) {
 
 fn score_of(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default().trim().to_owned()
+}
+
+/// A sandbox's metrics, as containerd asks the shim for them.
+fn metrics_of_sandbox(id: &str) -> Vec<u8> {
+    let find =
+        Running::start(Command::new("find").args(["/run/containerd", "-path", &format!("*/{id}/address")]));
+    let found = find.finish().expect_code(0).out();
+    let address = fs::read_to_string(found.lines().next().unwrap()).unwrap();
+    let client = Client::connect(&address).unwrap();
+    let context = context::with_timeout(PATIENCE.as_nanos().try_into().unwrap());
+    let data = if by_sandbox_api() {
+        let request = SandboxMetricsRequest { sandbox_id: id.to_owned(), ..Default::default() };
+        let metric = SandboxClient::new(client).sandbox_metrics(context, &request).unwrap().metrics.unwrap();
+        assert_eq!(metric.id, id);
+        metric.data
+    } else {
+        let request = StatsRequest { id: id.to_owned(), ..Default::default() };
+        TaskClient::new(client).stats(context, &request).unwrap().stats
+    };
+    assert_eq!(data.type_url, "io.containerd.cgroups.v2.Metrics");
+    data.value.clone()
 }
 
 #[test]
@@ -69,10 +100,16 @@ fn limits_hold_and_change_and_are_measured() {
     for (pid, line) in &of_pod {
         assert_eq!(score_of(*pid), "300", "{line}");
     }
-    // They are in the pod's cgroup, but for the parents of VMM and file server, which only wait for them.
-    let inside = walk(&pod.cgroup());
-    let outside = of_pod.iter().filter(|(pid, _)| !inside.contains(pid)).count();
-    assert!(outside <= 2, "{outside} of {of_pod:?} are not in {}", pod.cgroup().display());
+    // They are in the pod's cgroup, in the end also those that only wait for VMM and file server.
+    wait_until("all to be in the pod's cgroup", PATIENCE, || {
+        let inside = walk(&pod.cgroup());
+        of_pod.iter().all(|(pid, _)| inside.contains(pid))
+    });
+    // What the VM uses of the host is its sandbox's metrics.
+    let metrics = Metrics::parse_from_bytes(&metrics_of_sandbox(&pod.id)).unwrap();
+    let (used, processes) = (metrics.memory.usage, metrics.pids.current);
+    assert!((20 << 20..400 << 20).contains(&used), "the VM has {used} bytes");
+    assert!(processes >= 4, "the VM has {processes} processes and threads");
 
     update(&container, LinuxContainerResources { cpu_quota: 70_000, ..limits(120, 800) });
     assert_eq!((file("memory.max"), file("cpu.max")), ((120 * MIB).to_string(), "70000 100000".into()));

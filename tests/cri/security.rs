@@ -1,10 +1,11 @@
 //! Security contexts: what Kubernetes says of a container's rights holds in the guest.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use husk_tests::containerd::assert_nothing_left;
 use k8s_cri::v1::{
-    Capability, Int64Value, LinuxContainerSecurityContext, SecurityProfile, security_profile::ProfileType,
+    Capability, Int64Value, LinuxContainerSecurityContext, Mount, SecurityProfile,
+    security_profile::ProfileType,
 };
 
 use crate::fixture::{Container, Pod, with_security};
@@ -91,15 +92,30 @@ fn privileged_means_all_powers_inside_and_none_outside() {
     let pod = Pod::run("privileged", |config| {
         config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
     });
-    let container = confined(&pod, "all", |context| context.privileged = true);
+    let disk = Path::new("/var/lib/husk-test-disk");
+    fs::create_dir_all(disk).unwrap();
+    let container = pod.idle("all", |config| {
+        with_security(config, |context| context.privileged = true);
+        config.mounts = vec![Mount {
+            container_path: "/disk".into(),
+            host_path: disk.display().to_string(),
+            ..Mount::default()
+        }];
+    });
     let all = container.says("awk '/^CapEff:/ {print $2}' /proc/self/status");
     assert!(all.ends_with("fffffffff"), "{all}");
     // File systems of its own, as a container engine in a pod makes them.
-    container.says(
-        "mkdir /space && mount -t tmpfs tmpfs /space && mkdir /space/upper /space/work /space/all \
-         && mount -t overlay overlay -o lowerdir=/etc,upperdir=/space/upper,workdir=/space/work /space/all \
-         && echo changed > /space/all/passwd && cat /space/upper/passwd",
-    );
+    container.says("mkdir /space && mount -t tmpfs tmpfs /space");
+    for dir in ["/space", "/disk"] {
+        let said = container.says(&format!(
+            "cd {dir} && mkdir upper work all lower lower/dir && touch lower/gone lower/dir/old \
+             && mount -t overlay overlay -o lowerdir={dir}/lower:/etc,upperdir={dir}/upper,workdir={dir}/work all \
+             && echo changed > all/passwd && rm -r all/gone all/dir && mkdir all/dir && chown 5:6 all/group \
+             && ls all/dir all/gone 2>/dev/null; cat upper/passwd; stat -c %u:%g upper/group; umount all",
+        ));
+        assert_eq!(said, "changed\n5:6", "{dir}");
+    }
+    fs::remove_dir_all(disk).unwrap();
     let swappiness = fs::read_to_string("/proc/sys/vm/swappiness").unwrap();
     assert_eq!(container.says("echo 7 > /proc/sys/vm/swappiness; cat /proc/sys/vm/swappiness"), "7");
     assert_eq!(fs::read_to_string("/proc/sys/vm/swappiness").unwrap(), swappiness);

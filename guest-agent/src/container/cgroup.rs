@@ -5,10 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_protocol::agent::StatsResponse;
+use husk_protocol::{agent::StatsResponse, cgroup};
 use nix::{errno::Errno, unistd::Pid};
 
-use super::stats;
 use crate::inotify::Watcher;
 
 /// Deeper cgroups of a container's own making are not looked into.
@@ -32,7 +31,7 @@ impl Cgroup {
 
     /// How many processes the kernel has killed for lack of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
-        stats::keyed(&self.read("memory.events")).get("oom_kill").copied().unwrap_or_default()
+        cgroup::keyed(&self.read("memory.events")).get("oom_kill").copied().unwrap_or_default()
     }
 
     /// Resource use. A controller that the kernel lacks counts zero.
@@ -40,7 +39,7 @@ impl Cgroup {
         if !self.0.is_dir() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(stats::read(&self.0))
+        Ok(cgroup::read(&self.0))
     }
 
     /// Whether its processes stand still, or are about to.
@@ -53,7 +52,7 @@ impl Cgroup {
         let watcher = Watcher::new()?;
         watcher.add(&self.0.join(EVENTS))?;
         self.write(FREEZE, "1")?;
-        while stats::keyed(&self.read(EVENTS)).get("frozen") == Some(&0) && self.is_frozen() {
+        while cgroup::keyed(&self.read(EVENTS)).get("frozen") == Some(&0) && self.is_frozen() {
             watcher.changes().await?;
         }
         Ok(())

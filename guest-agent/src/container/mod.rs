@@ -14,7 +14,6 @@ mod pids;
 mod process;
 mod rootfs;
 mod spec;
-mod stats;
 mod user;
 
 use std::{

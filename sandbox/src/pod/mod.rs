@@ -20,12 +20,16 @@ mod streams;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    fs,
+    future::pending,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use husk_protocol::agent::SetupSandboxRequest;
 pub use husk_protocol::agent::{DiskStats, StatsResponse};
+use husk_protocol::{agent::SetupSandboxRequest, cgroup};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -56,6 +60,9 @@ pub const NAME_PREFIX: &str = "pod-";
 const MAX_ID: usize = 128;
 /// How long to wait for the news that a VM is gone whose agent does not answer any more.
 const NEWS_GRACE: Duration = Duration::from_secs(5);
+/// After which time the processes that wait for VMM and server join these in their cgroup. Joining makes the host's kernel wait for all its
+/// CPUs, and what is started meanwhile with it; so it is not done at the start, and short lives do without.
+const WAITING_JOIN: Duration = Duration::from_secs(1);
 
 /// A running pod. Dropping it ends it at once; [`Pod::stop`] says what went wrong with that.
 #[derive(Debug)]
@@ -66,6 +73,8 @@ pub struct Pod {
     share: Share,
     network: Follow,
     processes: Processes,
+    /// The directory of the cgroup that VMM and server are in.
+    cgroup: Option<PathBuf>,
     containers: Mutex<HashMap<String, Member>>,
     ended: watch::Receiver<Option<Arc<str>>>,
     running: tokio::sync::Mutex<Option<Running>>,
@@ -124,7 +133,7 @@ impl Pod {
             nets: network.take_nets(),
             spare_nets: network.spare_nets(),
             filesystem: Some(socket),
-            cgroup,
+            cgroup: cgroup.clone(),
             timeout,
         };
         let booted = async {
@@ -150,7 +159,7 @@ impl Pod {
         let processes = Processes::of([process.id(), server.id()]);
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(None);
-        let supervisor = tokio::spawn(supervise(process, server, stopped, end));
+        let supervisor = tokio::spawn(supervise(process, server, cgroup.clone(), stopped, end));
         let hub = Hub::start(guest.clone());
         let disks = Disks::new(vm::control_path(&dir.join("")));
         let mut running = Running { stop, supervisor, network, cgroup: own_cgroup, dir };
@@ -167,6 +176,7 @@ impl Pod {
             share,
             network,
             processes,
+            cgroup,
             containers: Mutex::default(),
             ended,
             running,
@@ -181,6 +191,11 @@ impl Pod {
             // The supervisor does not end without a word, unless the runtime does.
             Err(_) => Arc::default(),
         }
+    }
+
+    /// What VMM and file server use of the host, the guest's memory included; nothing where they have no cgroup of their own.
+    pub fn usage(&self) -> StatsResponse {
+        self.cgroup.as_deref().map(cgroup::read).unwrap_or_default()
     }
 
     /// Ends the VM, and takes away everything that the pod had on the host. The second call finds nothing to do. What containers
@@ -232,10 +247,13 @@ impl Running {
 async fn supervise(
     mut vm: VmProcess,
     mut server: Server,
+    cgroup: Option<PathBuf>,
     stopped: oneshot::Receiver<()>,
     end: watch::Sender<Option<Arc<str>>>,
 ) -> Result<()> {
+    let waiting = [vm.id(), server.id()];
     let reason = tokio::select! {
+        reason = join(cgroup, waiting) => match reason {},
         _ = stopped => "it was stopped".to_owned(),
         reason = vm.ended() => reason,
         reason = server.ended() => {
@@ -251,6 +269,20 @@ async fn supervise(
     jailed.gone().await;
     end.send_replace(Some(reason.into()));
     vm.and(server)
+}
+
+/// Puts processes into a cgroup, after a while, and never returns. What has ended, or can't join, is left where it is.
+async fn join(cgroup: Option<PathBuf>, processes: [Option<u32>; 2]) -> Infallible {
+    tokio::time::sleep(WAITING_JOIN).await;
+    if let Some(cgroup) = cgroup {
+        let join = move || {
+            for pid in processes.into_iter().flatten() {
+                let _ = fs::write(cgroup.join("cgroup.procs"), pid.to_string());
+            }
+        };
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+    pending().await
 }
 
 /// Cleans up what killed pods and containers left: directories, cgroups, names, networks. What lives is left alone.

@@ -4,7 +4,7 @@
 pub(crate) mod files;
 pub(crate) mod spec;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -23,7 +23,7 @@ use ttrpc::asynchronous::TtrpcContext;
 use crate::{
     bundle,
     error::Error,
-    message,
+    message, metrics,
     service::{Answer, Service, told},
     state::Status,
     tasks::Tasks,
@@ -143,9 +143,15 @@ impl Sandbox for Service {
     async fn sandbox_metrics(
         &self,
         _: &TtrpcContext,
-        _: SandboxMetricsRequest,
+        request: SandboxMetricsRequest,
     ) -> Answer<SandboxMetricsResponse> {
-        let text = "io.containerd.husk.v2 has metrics of containers (the task API's Stats), not of sandboxes: not implemented";
-        Err(Error::Unimplemented(text.into()).into())
+        let id = request.sandbox_id;
+        let stats = told("metrics of sandbox", &id, self.tasks.sandbox_stats(&id).await)?;
+        let mut response = SandboxMetricsResponse::default();
+        let metric = response.metrics.mut_or_insert_default();
+        metric.timestamp = Some(message::timestamp(SystemTime::now())).into();
+        metric.id = id;
+        metric.data = Some(metrics::message(&stats)?).into();
+        Ok(response)
     }
 }

@@ -183,13 +183,13 @@ impl Tasks {
         Ok(infos)
     }
 
-    /// What a container uses; nothing, for the one that stands for its pod.
+    /// What a container uses; the one that stands for its pod, what the VM uses of the host.
     ///
     /// # Errors
     /// When there is no such container, or it has ended.
     pub(crate) async fn stats(&self, id: &str) -> Result<StatsResponse, Error> {
         match self.sandbox_pid(id)? {
-            Some(_) => Ok(StatsResponse::default()),
+            Some(_) => Ok(self.pod()?.usage()),
             None => Ok(self.pod()?.stats(id).await?),
         }
     }

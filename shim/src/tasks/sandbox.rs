@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use husk_sandbox::pod::StatsResponse;
 use oci_spec::runtime::Spec;
 use tokio::time::sleep;
 
@@ -94,6 +95,15 @@ impl Tasks {
             Status::Running | Status::Paused => Ok(()),
             _ => Err(Error::FailedPrecondition(format!("sandbox {id} does not run"))),
         }
+    }
+
+    /// What the pod uses of the host.
+    ///
+    /// # Errors
+    /// When there is none of this id, or it does not run.
+    pub(crate) async fn sandbox_stats(&self, id: &str) -> Result<StatsResponse, Error> {
+        self.sandbox(id)?;
+        self.stats(id).await
     }
 
     /// Ends the pod, and what runs in it.

@@ -1,5 +1,4 @@
-//! A container's use of resources in containerd's message. It is that of cgroup v2, whatever the host has: the numbers are the
-//! guest's, and every client since containerd 1.6 tells the two apart by the message's type.
+//! The message of cgroup v2, which is what the guest has.
 
 use std::collections::HashMap;
 
@@ -8,11 +7,10 @@ use containerd_shim_protos::cgroups_v2::metrics::{
 };
 use husk_sandbox::pod::StatsResponse;
 
-/// What cgroup v2 says where there is no limit.
-const UNLIMITED: u64 = u64::MAX;
+use super::limit;
 
 /// Translates what the guest measured.
-pub(crate) fn metrics(stats: &StatsResponse) -> Metrics {
+pub(super) fn metrics(stats: &StatsResponse) -> Metrics {
     Metrics {
         pids: Some(PidsStat { current: stats.pids_current, limit: stats.pids_limit, ..PidsStat::default() })
             .into(),
@@ -92,13 +90,9 @@ fn value(map: &HashMap<String, u64>, name: &str) -> u64 {
     map.get(name).copied().unwrap_or(0)
 }
 
-fn limit(bytes: u64) -> u64 {
-    if bytes == 0 { UNLIMITED } else { bytes }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::UNLIMITED, *};
 
     #[test]
     fn no_limit_is_told_as_cgroups_do() {

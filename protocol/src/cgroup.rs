@@ -2,13 +2,14 @@
 
 use std::{collections::HashMap, path::Path};
 
-use husk_protocol::agent::{DiskStats, StatsResponse};
+use crate::agent::{DiskStats, StatsResponse};
 
 /// Disks beyond these are left out.
 const MAX_DISKS: usize = 256;
 
 /// What the cgroup in `dir` says. A controller that the kernel lacks counts zero.
-pub(super) fn read(dir: &Path) -> StatsResponse {
+#[must_use]
+pub fn read(dir: &Path) -> StatsResponse {
     let read = |file| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
     let cpu = read("cpu.stat");
     let cpu = keyed(&cpu);
@@ -46,7 +47,8 @@ fn number(text: &str) -> u64 {
 }
 
 /// A file of lines `key number`.
-pub(super) fn keyed(text: &str) -> HashMap<&str, u64> {
+#[must_use]
+pub fn keyed(text: &str) -> HashMap<&str, u64> {
     text.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| (key, number(value))).collect()
 }
 
