@@ -11,10 +11,10 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ListProcessesResponse,
-        Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest, SetupSandboxRequest, SignalRequest,
-        StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse, UnpackRequest, UnpackResponse,
-        UpdateRequest, WaitResponse,
+        ContainerRef, CreateContainerRequest, Devices, Empty, EventResponse, ExecRequest,
+        ListProcessesResponse, Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest,
+        SetupSandboxRequest, SignalRequest, StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse,
+        UnpackRequest, UnpackResponse, UpdateRequest, WaitResponse,
     },
     agent_ttrpc::Agent,
 };
@@ -26,6 +26,7 @@ use crate::{
     events::Events,
     failure::{Failure, Kind},
     network,
+    plug::plug,
     resolver::Resolver,
     sandbox, timeline,
     unpacking::Unpacking,
@@ -157,6 +158,11 @@ impl Agent for Service {
 
     async fn update_network(&self, _: &TtrpcContext, request: Network) -> Result<Empty> {
         network::apply(&request)?;
+        Ok(Empty::new())
+    }
+
+    async fn plug_in(&self, _: &TtrpcContext, request: Devices) -> Result<Empty> {
+        plug(&request.places)?;
         Ok(Empty::new())
     }
 

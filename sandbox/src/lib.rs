@@ -10,6 +10,7 @@ pub mod error;
 mod filesystem;
 pub mod guest;
 mod join;
+mod memory;
 pub mod network;
 pub mod paths;
 pub mod pod;

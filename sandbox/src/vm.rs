@@ -13,8 +13,8 @@ use std::{
 use husk_protocol::{port, shared};
 use husk_vmm::{
     config::{
-        CpuTemplate, DiskConfig, FilesystemConfig, FilesystemSocket, MacAddress, MemoryConfig, NetConfig,
-        TapConfig, VmConfig, VsockConfig,
+        BalloonConfig, CpuTemplate, DiskConfig, FilesystemConfig, FilesystemSocket, MacAddress, MemoryConfig,
+        NetConfig, TapConfig, VmConfig, VsockConfig,
     },
     jail::{JailConfig, SeccompMode},
     rate_limit::RateLimit,
@@ -22,6 +22,7 @@ use husk_vmm::{
 use tokio::{
     net::UnixListener,
     process::{Child, Command},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -29,6 +30,7 @@ use crate::{
     Error, Result,
     cgroup::Cgroup,
     guest::{Guest, timed_out},
+    memory,
     paths::{Assets, make_private_dir},
     privilege,
     rundir::RunDir,
@@ -123,6 +125,7 @@ impl Vm {
             }
         };
         let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, timeout));
+        process.background.spawn(memory::give_back(process.control.clone(), Arc::downgrade(&guest)));
         Ok(Self { process, guest })
     }
 
@@ -190,6 +193,8 @@ pub(crate) fn control_path(dir: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(crate) struct VmProcess {
     child: Child,
+    /// What is done meanwhile.
+    background: JoinSet<()>,
     /// Dropped after the process, which is killed then.
     _cgroup: Option<Cgroup>,
     _lifeline: io::PipeWriter,
@@ -238,7 +243,12 @@ impl VmProcess {
             mem_size_mib: plan.mem_size_mib,
             memory: MemoryConfig { shared, ..Default::default() },
             cpu_template: CpuTemplate::Host,
-            balloon: None,
+            balloon: Some(BalloonConfig {
+                target_mib: 0,
+                stats: false,
+                free_page_reporting: true,
+                late: true,
+            }),
             disks: plan.disks,
             spare_disks: plan.spare_disks,
             nets,
@@ -271,7 +281,8 @@ impl VmProcess {
             hint: "install husk completely",
             source,
         })?;
-        Ok(Self { child, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
+        let background = JoinSet::new();
+        Ok(Self { child, background, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
     }
 
     /// Its process id, while it lives.

@@ -9,6 +9,7 @@ use husk_sandbox::{
 use husk_tests::{
     leftovers,
     pod::{Home, OUTPUT, Text, assets, bind, chain, container, exec, outcome, process, run},
+    wait::{PATIENCE, wait_until},
 };
 use oci_spec::runtime::LinuxResources;
 use serde_json::json;
@@ -175,6 +176,25 @@ async fn a_pods_containers_can_see_each_others_processes() {
     let mut request = container("lost", RootfsSource::Directory(home.path().join("debug")), "true", &[]);
     request.pids = PidNamespace::OfContainer("nobody".into());
     assert!(matches!(pod.create(request).await, Err(Error::NotFound(_))));
+    stop(pod, &home).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_is_free_again_goes_back_to_the_host() {
+    const FILE: u64 = 100 << 20;
+    let home = Home::new();
+    let pod = home.start("memory").await;
+    let used = || pod.usage().memory_current_bytes;
+    let tmpfs = json!({"destination": "/memory", "type": "tmpfs", "source": "tmpfs"});
+    let script = format!("head -c {FILE} /dev/zero > /memory/file; exec sleep 100000");
+    let request = container("c", RootfsSource::Directory(home.busybox("c")), &script, &[tmpfs]);
+    let _created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let before = used();
+    assert!(before > 0, "the pod has no cgroup");
+    pod.start_container("c").await.unwrap();
+    wait_until("the file to be written", PATIENCE, || used() > before + FILE);
+    exec(&pod, "c", "e1", "rm /memory/file").await;
+    wait_until("the host to have it back", PATIENCE, || used() < before + FILE / 4);
     stop(pod, &home).await;
 }
 

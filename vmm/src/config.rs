@@ -263,6 +263,10 @@ pub struct BalloonConfig {
     /// Whether the guest gives back free memory by itself. Yes, unless told otherwise.
     #[serde(default = "yes")]
     pub free_page_reporting: bool,
+    /// The guest is not told of the balloon at its start, but by whoever steers it, with the place that
+    /// [`BalloonState`](crate::virtio::balloon::BalloonState) has: so its boot does not wait for it.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// A disk: a raw file or block device.
@@ -559,7 +563,10 @@ mod tests {
             VmConfig::from_json(&json.to_string())
         };
         let balloon = json(256, 192, "anonymous").unwrap().balloon.unwrap();
-        assert_eq!(balloon, BalloonConfig { target_mib: 192, stats: true, free_page_reporting: true });
+        assert_eq!(
+            balloon,
+            BalloonConfig { target_mib: 192, stats: true, free_page_reporting: true, late: false }
+        );
         assert!(matches!(
             json(256, 193, "anonymous"),
             Err(ConfigError::BalloonTarget { target_mib: 193, mem_size_mib: 256 })

@@ -80,16 +80,18 @@ impl Devices {
             counters.rng = Some(rng.counters());
             all.push(Box::new(rng));
         }
+        let late = config.balloon.as_ref().is_some_and(|balloon| balloon.late);
+        let named = all.len() + usize::from(config.balloon.is_some() && !late);
+        let mut slots = (0..).map(DeviceSlot::new).skip(named);
         if let Some(balloon) = &config.balloon {
             let balloon = Balloon::new(balloon, config.memory.shared)
                 .map_err(|source| VmError::Os { what: "create an eventfd", source })?;
-            let handle = balloon.handle();
+            let place = if late { slots.next() } else { None };
+            let handle = balloon.handle(place.map(cmdline::device));
             counters.balloon = Some(handle.counters());
             handles.balloon = Some(handle);
             all.push(Box::new(balloon));
         }
-        let named = all.len();
-        let mut slots = (0..).map(DeviceSlot::new).skip(named);
         for (name, slot) in config.spare_disk_names().zip(slots.by_ref()) {
             let block = Block::spare(&name)?;
             handles.disks.add_spare(&block, cmdline::device(slot));

@@ -16,7 +16,7 @@ const ROLES: [Role; 4] = [Role::Inflate, Role::Deflate, Role::Stats, Role::Repor
 
 /// Achieves as much as there are chains given back.
 pub(crate) fn run(data: &[u8]) -> usize {
-    let config = BalloonConfig { target_mib: 1, stats: true, free_page_reporting: true };
+    let config = BalloonConfig { target_mib: 1, stats: true, free_page_reporting: true, late: false };
     let (Some(mut guest), Ok(balloon)) = (Guest::new(data, 4), Balloon::new(&config, false)) else {
         return 0;
     };

@@ -96,12 +96,16 @@ pub struct BalloonState {
     pub actual_mib: u32,
     /// What the guest said last of its memory, by name; empty until it has.
     pub stats: BTreeMap<String, u64>,
+    /// Where the guest's driver finds the balloon, if it is not told so at its start: "4K@0xd0002000:7".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// The balloon for whoever steers it.
 #[derive(Debug, Clone)]
 pub struct BalloonHandle {
     shared: Arc<Shared>,
+    device: Option<String>,
 }
 
 impl BalloonHandle {
@@ -126,6 +130,7 @@ impl BalloonHandle {
             target_mib: target_pages / PAGES_PER_MIB,
             actual_mib: actual_pages / PAGES_PER_MIB,
             stats: stats.map(|stats| stats.by_name()).unwrap_or_default(),
+            device: self.device.clone(),
         }
     }
 
@@ -162,9 +167,9 @@ impl Balloon {
         Ok(Self { config: config.clone(), releaser, shared: Arc::new(shared), worker: None })
     }
 
-    /// To steer it.
-    pub fn handle(&self) -> BalloonHandle {
-        BalloonHandle { shared: self.shared.clone() }
+    /// To steer it; `device` is where a guest's driver finds it that is told later.
+    pub fn handle(&self, device: Option<String>) -> BalloonHandle {
+        BalloonHandle { shared: self.shared.clone(), device }
     }
 }
 

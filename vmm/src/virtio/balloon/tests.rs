@@ -127,7 +127,7 @@ fn statistics_are_told_by_name() {
 }
 
 fn config() -> BalloonConfig {
-    BalloonConfig { target_mib: 0, stats: true, free_page_reporting: true }
+    BalloonConfig { target_mib: 0, stats: true, free_page_reporting: true, late: false }
 }
 
 fn fields(balloon: &Balloon) -> (u32, u32) {
@@ -141,7 +141,7 @@ fn fields(balloon: &Balloon) -> (u32, u32) {
 #[test]
 fn the_configuration_has_the_hosts_wish_and_the_guests_word() {
     let mut balloon = Balloon::new(&BalloonConfig { target_mib: 3, ..config() }, false).unwrap();
-    let handle = balloon.handle();
+    let handle = balloon.handle(Some("4K@0xd0000000:5".into()));
     assert_eq!(fields(&balloon), (768, 0));
     balloon.write_config(4, &512_u32.to_le_bytes());
     // What the driver may not write.
@@ -151,7 +151,8 @@ fn the_configuration_has_the_hosts_wish_and_the_guests_word() {
     handle.set_target_mib(u32::MAX);
     assert_eq!(fields(&balloon), (u32::MAX, 512));
     handle.set_target_mib(5);
-    let BalloonState { target_mib, actual_mib, stats } = handle.state();
+    let BalloonState { target_mib, actual_mib, stats, device } = handle.state();
+    assert_eq!(device.as_deref(), Some("4K@0xd0000000:5"));
     assert_eq!((target_mib, actual_mib, stats.len()), (5, 2, 0));
     balloon.reset();
     assert_eq!(fields(&balloon), (1280, 0));
@@ -220,7 +221,7 @@ fn the_thread_inflates_and_interrupts() {
     running.interrupt.irqfd().read().unwrap();
     assert_eq!(running.interrupt.status(), 1);
     assert_eq!(released(&running.mem), BTreeSet::new());
-    assert_eq!(running.balloon.handle().counters().ignored_pages.get(), 2);
+    assert_eq!(running.balloon.handle(None).counters().ignored_pages.get(), 2);
     running.balloon.reset();
 }
 
@@ -228,13 +229,13 @@ fn the_thread_inflates_and_interrupts() {
 fn a_new_target_interrupts_with_a_new_generation() {
     let mut running = Running::new(0, &[]);
     let before = running.balloon.config_generation();
-    running.balloon.handle().set_target_mib(1);
+    running.balloon.handle(None).set_target_mib(1);
     running.interrupt.irqfd().read().unwrap();
     assert_eq!(running.interrupt.status(), 2);
     assert_ne!(running.balloon.config_generation(), before);
     running.balloon.reset();
     // Nobody is there to be told.
-    running.balloon.handle().set_target_mib(2);
+    running.balloon.handle(None).set_target_mib(2);
     assert_eq!((running.balloon.config_generation(), running.interrupt.status()), (before + 2, 2));
 }
 
@@ -243,7 +244,7 @@ fn statistics_are_asked_for_by_giving_their_buffer_back() {
     let activation = activation(2, &[(20 * PAGE, 20, 0)]);
     let interrupt = activation.interrupt.clone();
     let balloon = Balloon::new(&config(), false).unwrap();
-    let (shared, counters) = (balloon.shared.clone(), balloon.handle().counters());
+    let (shared, counters) = (balloon.shared.clone(), balloon.handle(None).counters());
     let mut engine = Engine::new(activation, &roles(F_STATS_VQ), balloon.releaser, shared).unwrap();
     // Nothing is there to be given back yet.
     engine.ask_for_stats().unwrap();
@@ -274,7 +275,7 @@ fn of_several_statistics_buffers_all_but_the_newest_go_back() {
 fn a_wish_for_statistics_reaches_the_thread() {
     let mut running = Running::new(2, &[(20 * PAGE, 20, 0)]);
     // Asked before the device has the buffer, a wish may be in vain: so ask until the buffer is back.
-    let handle = running.balloon.handle();
+    let handle = running.balloon.handle(None);
     while running.interrupt.status() == 0 {
         handle.state();
         std::thread::yield_now();
