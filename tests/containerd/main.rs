@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod task_api;
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 

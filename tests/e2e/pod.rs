@@ -192,7 +192,8 @@ async fn memory_that_is_free_again_goes_back_to_the_host() {
     let before = used();
     assert!(before > 0, "the pod has no cgroup");
     pod.start_container("c").await.unwrap();
-    wait_until("the file to be written", PATIENCE, || used() > before + FILE);
+    // Some of it goes where the guest has had something before.
+    wait_until("the file to be written", PATIENCE, || used() > before + FILE / 2);
     exec(&pod, "c", "e1", "rm /memory/file").await;
     wait_until("the host to have it back", PATIENCE, || used() < before + FILE / 4);
     stop(pod, &home).await;
