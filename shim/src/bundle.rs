@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -54,7 +54,10 @@ pub(crate) fn spec(bundle: &Path) -> Result<Spec, Error> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let text = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NotFound(format!("there is no {}", path.display())),
+        _ => Error::io("read", path)(error),
+    })?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::invalid(format!("{} is no OCI runtime spec: {error}", path.display())))
 }

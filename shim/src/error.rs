@@ -33,6 +33,9 @@ pub(crate) enum Error {
     AlreadyExists(String),
     /// The container or process is in a state that does not allow it.
     #[error("{0}")]
+    State(String),
+    /// The pod is in a state that does not allow it.
+    #[error("{0}")]
     FailedPrecondition(String),
     /// A hook of the spec failed.
     #[error("{0}")]
@@ -62,10 +65,10 @@ impl Error {
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::NotFound(_) | Self::Sandbox(Sandbox::NotFound(_)) => Code::NOT_FOUND,
             Self::AlreadyExists(_) | Self::Sandbox(Sandbox::AlreadyExists(_)) => Code::ALREADY_EXISTS,
-            Self::FailedPrecondition(_) | Self::Sandbox(Sandbox::WrongState(_)) => Code::FAILED_PRECONDITION,
+            Self::FailedPrecondition(_) => Code::FAILED_PRECONDITION,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             // As runc's shim: whatever is none of containerd's own kinds of errors.
-            Self::Io { .. } | Self::Sandbox(_) | Self::Hook(_) => Code::UNKNOWN,
+            Self::State(_) | Self::Io { .. } | Self::Sandbox(_) | Self::Hook(_) => Code::UNKNOWN,
         }
     }
 

@@ -102,7 +102,8 @@ impl Task for Service {
         resumed.await.map(|()| Empty::default())
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Answer<Empty> {
+    async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Answer<Empty> {
+        told("checkpoint", &request.id, self.tasks.state(&request.id, ""))?;
         let text = "io.containerd.husk.v2 can't checkpoint containers: not implemented";
         Err(Error::Unimplemented(text.into()).into())
     }

@@ -253,7 +253,7 @@ impl Containers {
             Action::Delete => "delete a",
         };
         let kind = if exec_id.is_empty() { "container" } else { "process" };
-        Err(Error::FailedPrecondition(format!("cannot {what} {state} {kind}")))
+        Err(Error::State(format!("cannot {what} {state} {kind}")))
     }
 }
 
@@ -302,9 +302,7 @@ mod tests {
     fn refusals_have_containerds_codes() {
         let containers = one(Status::Running);
         let refused = containers.allow("c", "", Action::Start).unwrap_err();
-        assert!(
-            matches!(&refused, Error::FailedPrecondition(text) if text == "cannot start a running container")
-        );
+        assert!(matches!(&refused, Error::State(text) if text == "cannot start a running container"));
         assert!(matches!(containers.allow("x", "", Action::Start), Err(Error::NotFound(_))));
         assert!(matches!(containers.allow("c", "e", Action::Start), Err(Error::NotFound(_))));
         assert!(matches!(one(Status::Stopped(EXIT)).allow("c", "", Action::Kill), Err(Error::NotFound(_))));
@@ -314,7 +312,7 @@ mod tests {
     fn an_exec_can_be_killed_only_once_it_runs() {
         let mut containers = one(Status::Running);
         containers.add_exec("c", "e", Process::new(Stdio::default(), None)).unwrap();
-        assert!(matches!(containers.allow("c", "e", Action::Kill), Err(Error::FailedPrecondition(_))));
+        assert!(matches!(containers.allow("c", "e", Action::Kill), Err(Error::State(_))));
         containers.process_mut("c", "e").unwrap().status = Status::Running;
         containers.allow("c", "e", Action::Kill).unwrap();
         assert_eq!(containers.get("c").unwrap().watch_running_execs().len(), 1);

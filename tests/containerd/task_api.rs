@@ -108,7 +108,7 @@ fn exec(id: &str, exec_id: &str, args: &[&str]) -> ExecProcessRequest {
     }
 }
 
-/// A task's life from its start to its deletion, with everything asked at every stage.
+/// A task's life from its start to its end, with everything asked at every stage.
 fn life(shim: &Shim) -> Vec<(&'static str, Vec<String>)> {
     let id = shim.id.as_str();
     let owned = || id.to_owned();
@@ -189,32 +189,43 @@ fn life(shim: &Shim) -> Vec<(&'static str, Vec<String>)> {
             shim.ask("Resume", &ResumeRequest { id: owned(), ..Default::default() }),
         ],
     ));
-    seen.push((
-        "ending",
-        vec![shim.ask("Kill", &kill("", 9, true)), shim.ask("Wait", &wait("")), shim.ask("Wait", &wait(""))],
-    ));
-    seen.push(("ended", everything(shim, id, "")));
-    seen.push((
-        "ended, changed",
-        vec![
-            shim.ask("Kill", &kill("", 9, false)),
-            shim.ask("Kill", &kill("", 9, true)),
-            shim.ask("Pause", &PauseRequest { id: owned(), ..Default::default() }),
-            shim.ask("Exec", &exec(id, "e5", &["true"])),
-        ],
-    ));
     seen
+}
+
+/// A task's end, with everything asked after it: of another task, since runc's shim of some versions does not survive the end of one that
+/// was to be started twice.
+fn end(shim: &Shim) -> Vec<(&'static str, Vec<String>)> {
+    let id = shim.id.as_str();
+    let owned = || id.to_owned();
+    let wait = WaitRequest { id: owned(), ..Default::default() };
+    let kill = |all| KillRequest { id: owned(), signal: 9, all, ..Default::default() };
+    vec![
+        ("ending", vec![shim.ask("Kill", &kill(true)), shim.ask("Wait", &wait), shim.ask("Wait", &wait)]),
+        ("ended", everything(shim, id, "")),
+        (
+            "ended, changed",
+            vec![
+                shim.ask("Kill", &kill(false)),
+                shim.ask("Kill", &kill(true)),
+                shim.ask("Pause", &PauseRequest { id: owned(), ..Default::default() }),
+                shim.ask("Exec", &exec(id, "e5", &["true"])),
+            ],
+        ),
+    ]
 }
 
 #[test]
 fn answers_have_runcs_codes() {
     containerd();
     let lives = [RUNC, HUSK].map(|runtime| {
-        let id = format!("api-{}", name_of(runtime));
-        detached(runtime, &id, &[], &["sleep", "100000"]);
-        let seen = life(&Shim::of(&id));
-        remove(&id);
-        seen
+        let parts = [life, end].into_iter().zip(["life", "end"]).map(|(part, name)| {
+            let id = format!("api-{name}-{}", name_of(runtime));
+            detached(runtime, &id, &[], &["sleep", "100000"]);
+            let seen = part(&Shim::of(&id));
+            remove(&id);
+            seen
+        });
+        parts.flatten().collect::<Vec<_>>()
     });
     for (runc, husk) in lives[0].iter().zip(&lives[1]) {
         eprintln!("{}\n  runc {}\n  husk {}", runc.0, runc.1.join(", "), husk.1.join(", "));

@@ -81,9 +81,9 @@ impl Process {
     }
 }
 
-/// Sends a signal, by number, to a process. That it has just ended is fine.
+/// Sends a signal, by number, to a process; 0 is none, and always allowed. That it has just ended is fine.
 pub(crate) fn send_signal(pid: Pid, signal: u32) -> Result<(), Failure> {
-    let number = i32::try_from(signal).ok().filter(|n| (1..=libc::SIGRTMAX()).contains(n));
+    let number = i32::try_from(signal).ok().filter(|n| (0..=libc::SIGRTMAX()).contains(n));
     let number = number.ok_or_else(|| Failure::invalid(format!("not a signal: {signal}")))?;
     // SAFETY: takes no pointers. (nix's kill knows no real-time signals.)
     if unsafe { libc::kill(pid.as_raw(), number) } != 0 {

@@ -126,7 +126,7 @@ impl Tasks {
     pub(crate) fn exec(&self, id: &str, exec_id: &str, io: Stdio, spec: ProcessSpec) -> Result<(), Error> {
         if self.sandbox_pid(id)?.is_some() {
             let text = "the container that stands for the pod has no files, and runs no programs";
-            return Err(Error::FailedPrecondition(text.into()));
+            return Err(Error::State(text.into()));
         }
         self.containers().add_exec(id, exec_id, Process::new(io, Some(spec)))?;
         let event =

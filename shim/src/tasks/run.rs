@@ -28,7 +28,7 @@ impl Tasks {
         self.containers().allow(id, "", Action::Start)?;
         let host = lock(&self.hosts).get(id).map(|host| (host.starting.clone(), host.hooks.clone()));
         let (starting, hooks) =
-            host.ok_or_else(|| Error::FailedPrecondition(format!("container {id} is not made yet")))?;
+            host.ok_or_else(|| Error::State(format!("container {id} is not made yet")))?;
         let _starting = starting.lock().await;
         self.containers().allow(id, "", Action::Start)?;
         if self.sandbox_pid(id)?.is_none() {
@@ -181,14 +181,18 @@ impl Tasks {
     /// # Errors
     /// When there is no such process, or it has ended.
     pub(crate) async fn resize(&self, id: &str, exec_id: &str, rows: u32, columns: u32) -> Result<(), Error> {
-        if rows == 0 || columns == 0 {
-            // What a client says whose own terminal has no size.
-            return self.containers().allow(id, exec_id, Action::Resize);
-        }
         {
             let mut containers = self.containers();
-            containers.allow(id, exec_id, Action::Resize)?;
+            let process = containers.process(id, exec_id)?;
+            // As runc's shim: what has no terminal need not run either, unless it is an exec.
+            if !exec_id.is_empty() || process.stdio.terminal {
+                containers.allow(id, exec_id, Action::Resize)?;
+            }
             let process = containers.process_mut(id, exec_id)?;
+            // No size is what a client says whose own terminal has none.
+            if !process.stdio.terminal || rows == 0 || columns == 0 {
+                return Ok(());
+            }
             if process.pid == 0 {
                 process.window = Some((rows, columns));
                 return Ok(());
@@ -205,7 +209,13 @@ impl Tasks {
     /// # Errors
     /// When there is no such process.
     pub(crate) fn close_stdin(&self, id: &str, exec_id: &str) -> Result<(), Error> {
-        self.containers().process_mut(id, exec_id)?.stdin_closed = true;
+        {
+            let mut containers = self.containers();
+            containers.get(id)?;
+            // As runc's shim: this is not "not found".
+            let process = containers.process_mut(id, exec_id).map_err(|error| Error::State(error.text()))?;
+            process.stdin_closed = true;
+        }
         if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), exec_id.to_owned())) {
             copying.close_stdin();
         }
