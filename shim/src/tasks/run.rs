@@ -114,6 +114,13 @@ impl Tasks {
     /// # Errors
     /// When there is no such process, it has ended, or does not run yet.
     pub(crate) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
+        if all
+            && exec_id.is_empty()
+            && matches!(self.containers().process(id, "")?.status, Status::Stopped(_))
+        {
+            // As runc's shim: all have ended.
+            return Ok(());
+        }
         self.containers().allow(id, exec_id, Action::Kill)?;
         if self.sandbox_pid(id)?.is_some() {
             if let Some(code) = exits::of_pause(signal) {
