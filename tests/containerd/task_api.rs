@@ -223,6 +223,13 @@ fn answers_have_runcs_codes() {
             detached(runtime, &id, &[], &["sleep", "100000"]);
             let seen = part(&Shim::of(&id));
             remove(&id);
+            if runtime == RUNC {
+                // What a shim that has crashed leaves; there is no other.
+                for socket in fs::read_dir("/run/containerd/s").unwrap() {
+                    // Or it is about to go by itself.
+                    let _ = fs::remove_file(socket.unwrap().path());
+                }
+            }
             seen
         });
         parts.flatten().collect::<Vec<_>>()
