@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        ContainerRef, CreateContainerRequest, Devices, Empty, EventResponse, ExecRequest,
+        self, ContainerRef, CreateContainerRequest, Devices, Empty, EventResponse, ExecRequest,
         ListProcessesResponse, Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest,
         SetupSandboxRequest, SignalRequest, StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse,
         UnpackRequest, UnpackResponse, UpdateRequest, WaitResponse,
@@ -163,6 +163,15 @@ impl Agent for Service {
 
     async fn plug_in(&self, _: &TtrpcContext, request: Devices) -> Result<Empty> {
         plug(&request.places)?;
+        Ok(Empty::new())
+    }
+
+    async fn start_resolver(&self, _: &TtrpcContext, request: agent::Resolver) -> Result<Empty> {
+        match &mut *self.resolver() {
+            Some(resolver @ None) => *resolver = Some(Resolver::start(&request, &self.means.dial)?),
+            Some(Some(_)) => return Err(Failure::state("the sandbox has a resolver").into()),
+            None => return Err(Failure::state("the sandbox is not set up").into()),
+        }
         Ok(Empty::new())
     }
 

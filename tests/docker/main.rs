@@ -69,7 +69,16 @@ fn names_of_a_network_are_found() {
     let output = run(HUSK, &["--network", "names"], &format!("{LOOK_UP} get server"));
     assert_eq!((output.code, output.out().as_str()), (0, "page\n"), "{}", output.err());
 
-    docker(&["rm", "-f", "server"]).expect_code(0);
+    // Also when a container is connected after its start, and had no such network before.
+    detached("late", &[], "sleep 100000");
+    assert!(!say(&["exec", "late", "cat", "/etc/resolv.conf"]).contains("127.0.0.11"));
+    docker(&["network", "connect", "names", "late"]).expect_code(0);
+    let found = || docker(&["exec", "late", "nslookup", "-type=a", "server."]).out();
+    wait_until("the name to be found", PATIENCE, || found().contains("172."));
+    let page = docker(&["exec", "late", "sh", "-c", &format!("{LOOK_UP} get alias")]);
+    assert_eq!((page.code, page.out().as_str()), (0, "page\n"), "{}", page.err());
+
+    docker(&["rm", "-f", "server", "late"]).expect_code(0);
     docker(&["network", "rm", "names"]).expect_code(0);
     assert_nothing_left();
 }

@@ -117,7 +117,7 @@ impl Home {
             vcpus: 1,
             mem_size_mib: 256,
             netns: None,
-            names_inside: false,
+            resolv_conf: None,
             hostname: "the-pod".into(),
             cgroup: None,
             timeout: Duration::from_secs(60),

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use self::{
-    names_inside::NamesInside,
+    names_inside::{NamesInside, named_in},
     namespace::{CatchUp, Machine, Namespace},
 };
 use crate::{
@@ -41,7 +41,6 @@ mod options;
 const SPARE_NETS: u8 = 4;
 
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
-pub use names_inside::named_in;
 pub use options::{NetworkMode, NetworkOptions, NetworkWish};
 
 /// The networks of husk's own.
@@ -127,13 +126,13 @@ impl Connection {
         }
     }
 
-    /// Takes over the interfaces of a namespace that somebody else prepared; without one there is loopback alone. With
-    /// `names_inside` a name server at 127.0.0.11 in it answers the guest.
+    /// Takes over the interfaces of a namespace that somebody else prepared; without one there is loopback alone. If
+    /// `resolv_conf` names a name server at 127.0.0.11 in it, that answers the guest.
     pub(crate) async fn of_namespace(
         dirs: &Dirs,
         hostname: &str,
         netns: Option<&Path>,
-        names_inside: bool,
+        resolv_conf: Option<&Path>,
         note: fn(&str),
     ) -> Result<Self> {
         let mut this = Self::default();
@@ -141,13 +140,13 @@ impl Connection {
             namespace::repair(dirs, note).await?;
             let resolver = Resolver { by_host: true, ..Default::default() };
             let resolver = match netns {
-                Some(path) if names_inside => {
+                Some(path) if resolv_conf.is_some_and(named_in) => {
                     this.take_over(Namespace::with_names(path).await?)?;
                     this.names_inside = Some(Netns::open(path)?);
                     Some(resolver)
                 }
                 Some(path) => {
-                    this.take_over(Namespace::existing(path).await?)?;
+                    this.take_over(Namespace::existing(path, resolv_conf).await?)?;
                     None
                 }
                 None => None,
@@ -189,7 +188,7 @@ impl Connection {
                 let ports: Vec<PortMapping> = self.ports.iter().map(|port| port.mapping.clone()).collect();
                 self.take_over(Namespace::by_cni(dirs, dir, networks, &ports, &mut dns).await?)?;
             }
-            NetworkMode::Namespace(path) => self.take_over(Namespace::existing(path).await?)?,
+            NetworkMode::Namespace(path) => self.take_over(Namespace::existing(path, None).await?)?,
             NetworkMode::Pasta(ports) => self.take_over(Namespace::of_pasta(ports).await?)?,
         }
 
@@ -303,15 +302,20 @@ impl Connection {
             self.relay = Some(relay.map_err(Error::io("serve", "the published ports"))?);
         }
         if let Some(netns) = self.names_inside.take() {
-            self.tasks.spawn(NamesInside::listen(dir, netns)?.serve());
+            self.tasks.spawn(NamesInside::listen(&dir.join(""), dir.uid(), netns)?.serve());
         }
         if let Some(table) = self.names.take() {
             self.tasks.spawn(pass_names_on(table, guest.clone()));
         }
         if let Some(mut namespace) = self.namespace.take() {
             let here = dir.join("");
-            let machine =
-                Machine { guest_socket: vm::guest_socket(&here), control: vm::control_path(&here), note };
+            let machine = Machine {
+                guest_socket: vm::guest_socket(&here),
+                control: vm::control_path(&here),
+                uid: dir.uid(),
+                dir: here,
+                note,
+            };
             let guest = guest.clone();
             let (stop, stopped) = oneshot::channel();
             self.stop = Some(stop);

@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Error, Result, rundir::RunDir, vm};
+use crate::{Error, Result, vm};
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
 /// Queries at a time; further ones wait.
@@ -39,11 +39,10 @@ pub(super) struct NamesInside {
 }
 
 impl NamesInside {
-    /// Begins to listen for the guest of the sandbox in `dir`.
-    pub(super) fn listen(dir: &RunDir, netns: Netns) -> Result<Self> {
-        let path = vm::port_path(&dir.join(""), port::NAMES);
+    /// Begins to listen for the guest of the sandbox in `dir`, whose VMM is `uid`.
+    pub(super) fn listen(dir: &Path, uid: u32, netns: Netns) -> Result<Self> {
+        let path = vm::port_path(dir, port::NAMES);
         let listener = UnixListener::bind(&path).map_err(Error::io("listen on", &path))?;
-        let uid = dir.uid();
         chown(&path, Some(uid), Some(uid)).map_err(Error::io("change the owner of", path))?;
         Ok(Self { listener, netns: Arc::new(netns) })
     }
@@ -113,7 +112,7 @@ async fn write_message(stream: &mut (impl AsyncWriteExt + Unpin), message: &[u8]
 }
 
 /// Whether a container's resolv.conf(5), a file of the host, names that server.
-pub fn named_in(resolv_conf: &Path) -> bool {
+pub(super) fn named_in(resolv_conf: &Path) -> bool {
     let text = std::fs::read_to_string(resolv_conf).unwrap_or_default();
     let server = SERVER.ip().to_string();
     text.lines().any(|line| {

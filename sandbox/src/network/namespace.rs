@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,11 +22,14 @@ use husk_vmm::{client::Client, rate_limit::RateLimit};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinSet,
 };
 
-use super::mac_of;
+use super::{
+    mac_of,
+    names_inside::{NamesInside, named_in},
+};
 use crate::{
     Error, Result,
     guest::{self, Guest},
@@ -56,6 +60,19 @@ pub(super) struct Namespace {
     owed: BTreeMap<String, agent::Interface>,
     /// Why an interface could not be connected.
     refused: Option<Error>,
+    /// A name server that may come to serve in it.
+    later: Option<LaterNames>,
+    /// Told when connections to the loopback addresses are no longer the guest's.
+    quiet: Arc<Notify>,
+    names_inside: JoinSet<()>,
+}
+
+/// Docker's name server, which begins to serve when a container is connected to its first network of a user's.
+#[derive(Debug)]
+struct LaterNames {
+    /// The file that tells so.
+    resolv_conf: PathBuf,
+    netns: PathBuf,
 }
 
 /// Asks whoever follows a namespace that the guest have all that is there now; the answer comes when it has.
@@ -64,6 +81,10 @@ pub(super) type CatchUp = oneshot::Sender<Result<()>>;
 /// How to reach the VM that a namespace's interfaces are given to.
 #[derive(Debug)]
 pub(super) struct Machine {
+    /// Its sandbox's directory.
+    pub(super) dir: PathBuf,
+    /// Whom its VMM runs as.
+    pub(super) uid: u32,
     /// Where its guest is dialled.
     pub(super) guest_socket: PathBuf,
     /// Its VMM's control socket.
@@ -81,9 +102,13 @@ struct Plugins {
 }
 
 impl Namespace {
-    /// Takes over a namespace that is there.
-    pub(super) async fn existing(path: &Path) -> Result<(Self, Vec<Nic>)> {
-        Self::begin(Netns::open(path)?, None).await
+    /// Takes over a namespace that is there. When an interface comes and `resolv_conf` then names a name server at 127.0.0.11 in
+    /// it, that serves the guest's containers from then on.
+    pub(super) async fn existing(path: &Path, resolv_conf: Option<&Path>) -> Result<(Self, Vec<Nic>)> {
+        let (mut this, nics) = Self::begin(Netns::open(path)?, None).await?;
+        this.later =
+            resolv_conf.map(|file| LaterNames { resolv_conf: file.to_owned(), netns: path.to_owned() });
+        Ok((this, nics))
     }
 
     /// Takes over one in which a name server at 127.0.0.11 serves the guest's containers. Nothing else is at loopback there.
@@ -159,6 +184,9 @@ impl Namespace {
                     changed: false,
                     owed,
                     refused: None,
+                    later: None,
+                    quiet: Arc::default(),
+                    names_inside: JoinSet::new(),
                 };
                 Ok((this, nics))
             }
@@ -189,13 +217,15 @@ impl Namespace {
         for (listener, port) in std::mem::take(&mut self.listeners) {
             tasks.spawn(serve(listener, port, machine.guest_socket.clone()));
         }
+        let quiet = self.quiet.clone();
         let forward = async {
-            match loopback {
-                Some(loopback) => {
-                    loopback.serve(|port, stream| forward(machine.guest_socket.clone(), port, stream)).await;
+            if let Some(loopback) = loopback {
+                tokio::select! {
+                    () = loopback.serve(|port, stream| forward(machine.guest_socket.clone(), port, stream)) => {}
+                    () = quiet.notified() => {}
                 }
-                None => std::future::pending().await,
             }
+            std::future::pending().await
         };
         tokio::select! {
             () = forward => {}
@@ -250,6 +280,7 @@ impl Namespace {
     /// Tells the guest of a change. What fails is noted, and remembered for [`catch_up`](Self::catch_up).
     async fn pass_on(&mut self, update: Update, guest: &Guest, machine: &Machine) {
         self.changed = true;
+        let added = matches!(update, Update::Added(_));
         let network = match self.network_of(update, machine) {
             Ok(network) => network,
             Err(error) => {
@@ -267,6 +298,22 @@ impl Namespace {
             let interfaces = network.interfaces.into_iter();
             self.owed.extend(interfaces.map(|interface| (interface.mac.clone(), interface)));
         }
+        if added && let Err(error) = self.begin_with_names(guest, machine).await {
+            (machine.note)(&format!("names of the network will not be found: {error}"));
+        }
+    }
+
+    /// Has a name server that has come to the namespace serve the guest, if there is one.
+    async fn begin_with_names(&mut self, guest: &Guest, machine: &Machine) -> Result<()> {
+        let Some(later) = self.later.take_if(|later| named_in(&later.resolv_conf)) else { return Ok(()) };
+        let inside = NamesInside::listen(&machine.dir, machine.uid, Netns::open(&later.netns)?)?;
+        self.takeover.let_names_be_asked().await?;
+        // It is at one of them, and nothing else is.
+        self.quiet.notify_one();
+        self.names_inside.spawn(inside.serve());
+        let resolver = agent::Resolver { by_host: true, ..Default::default() };
+        guest.agent().start_resolver(guest.soon(), &resolver).await?;
+        Ok(())
     }
 
     /// What the guest is to make of a change.

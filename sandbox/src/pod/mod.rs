@@ -113,7 +113,7 @@ impl Pod {
     /// VM can't be started, or the agent does not answer. Whatever was made is gone then.
     pub async fn start(dirs: &Dirs, assets: &PodAssets, options: PodOptions) -> Result<Self> {
         check(&options)?;
-        let PodOptions { id, vcpus, mem_size_mib, netns, names_inside, hostname, cgroup, timeout, note } =
+        let PodOptions { id, vcpus, mem_size_mib, netns, resolv_conf, hostname, cgroup, timeout, note } =
             options;
         let dir = RunDir::create(dirs, Some(&format!("{NAME_PREFIX}{id}")))?;
         let own_cgroup = match cgroup {
@@ -124,7 +124,7 @@ impl Pod {
         let share = Share::start(&dir).await?;
         let (server, socket) = share.plan(&assets.filesystem, &dir, cgroup.as_deref())?;
         let mut network =
-            Connection::of_namespace(dirs, &hostname, netns.as_deref(), names_inside, note).await?;
+            Connection::of_namespace(dirs, &hostname, netns.as_deref(), resolv_conf.as_deref(), note).await?;
         let plan = Plan {
             vcpus,
             mem_size_mib,

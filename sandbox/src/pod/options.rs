@@ -39,9 +39,10 @@ pub struct PodOptions {
     pub mem_size_mib: u32,
     /// The network namespace whose interfaces become the pod's; `None`: loopback alone.
     pub netns: Option<PathBuf>,
-    /// A name server at 127.0.0.11 in that namespace is to be reached at this address in the VM, as Docker's. Port 53 of
+    /// The file that becomes containers' `/etc/resolv.conf`, if it is known. Where it names 127.0.0.11, now or when an interface
+    /// comes, the name server at this address in that namespace is reached at this address in the VM, as Docker's; port 53 of
     /// 0.0.0.0 is taken there then.
-    pub names_inside: bool,
+    pub resolv_conf: Option<PathBuf>,
     /// The pod's host name.
     pub hostname: String,
     /// The directory of a cgroup (version 2) in which the VM's processes are put. Its limits are whoever made it to set, and

@@ -8,7 +8,6 @@ use std::{
 
 use containerd_shim_protos::{events::task::TaskOOM, topics};
 use husk_sandbox::{
-    network::named_in,
     pod::{self, Event, Pod, PodAssets, PodOptions},
     rundir,
 };
@@ -104,8 +103,8 @@ impl Tasks {
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
             netns: Some(anchor.path()),
-            // Docker's name server; the hooks have written the file.
-            names_inside: bundle::resolv_conf(spec).is_some_and(|path| named_in(&path)),
+            // Of Docker's name server its hooks have written there.
+            resolv_conf: bundle::resolv_conf(spec),
             hostname: plan.hostname,
             cgroup: cgroup.clone(),
             timeout: Duration::from_secs(defaults.timeout_s),
