@@ -91,11 +91,8 @@ impl Config {
         merged.try_into().map_err(|error| Error::Config { path: dir.into(), reason: error.to_string() })
     }
 
-    /// Reads one file's text.
-    ///
-    /// # Errors
-    /// What makes no sense in it.
-    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+    /// Reads one file's text; fails with what makes no sense in it.
+    fn parse(text: &str) -> std::result::Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.check()?;
         Ok(config)

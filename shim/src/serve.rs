@@ -64,7 +64,7 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     let events = env::var("TTRPC_ADDRESS").map_err(|_| Error::invalid("TTRPC_ADDRESS is not set"))?;
     let (publisher, sending) = Publisher::start(&events, &flags.namespace);
     let config = env::var(start::CONFIG).unwrap_or_default();
-    let config = Config::parse(&config)
+    let config: Config = serde_json::from_str(&config)
         .map_err(|error| Error::invalid(format!("{} is wrong: {error}", start::CONFIG)))?;
     let tasks = Tasks::new(&flags.namespace, config, Dirs::new(None), publisher);
 

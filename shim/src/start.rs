@@ -65,8 +65,8 @@ fn serving(flags: &Flags, params: &bootstrap::Params, sandbox: Option<&str>) -> 
     }
 }
 
-/// The variable by which the shim that serves gets its configuration. It is read here, so that whoever wants a container is told what is
-/// wrong with it.
+/// The variable by which the shim that serves gets its configuration, as JSON. The files are read here, so that whoever wants a container
+/// is told what is wrong with them, and their parser takes no memory there.
 pub(crate) const CONFIG: &str = "HUSK_SHIM_CONFIG";
 
 /// Starts the shim that serves. It has the socket as its standard input, so it can be reached as soon as it exists, and
@@ -78,6 +78,7 @@ fn spawn(
     address: &str,
 ) -> Result<(), Error> {
     let config = Config::load(Path::new(CONFIG_DIR), params.own.as_ref())?;
+    let config = serde_json::to_string(&config).map_err(|error| Error::invalid(error.to_string()))?;
     let program = std::env::current_exe().map_err(Error::io("find", "the running program"))?;
     let mut command = Command::new(&program);
     command.args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &params.grpc_address]);
@@ -86,7 +87,7 @@ fn spawn(
     }
     command
         .env("TTRPC_ADDRESS", &params.ttrpc_address)
-        .env(CONFIG, config.to_toml())
+        .env(CONFIG, config)
         .env(join::VARIABLE, format!("{} {address}", flags.namespace))
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
