@@ -92,7 +92,7 @@ fn privileged_means_all_powers_inside_and_none_outside() {
     let pod = Pod::run("privileged", |config| {
         config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
     });
-    let disk = Path::new("/var/lib/husk-test-disk");
+    let disk = Path::new("/lab/disk/overlay");
     fs::create_dir_all(disk).unwrap();
     let container = pod.idle("all", |config| {
         with_security(config, |context| context.privileged = true);
