@@ -37,7 +37,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
         clean_up(&pod_id(&flags.namespace, pod));
         if let Ok(spec) = bundle::spec(&bundle) {
             cgroup::remove(plan::cgroup(&spec).as_deref().map(cgroup::absolute).as_deref());
-            if let Ok(Some(hooks)) = HostHooks::of(&flags.id, &bundle, &spec) {
+            if let Some(hooks) = HostHooks::of(&flags.id, &bundle, &spec) {
                 block_on(hooks.stopped());
             }
         }

@@ -4,7 +4,7 @@
 //! | hook | where | when |
 //! |---|---|---|
 //! | `prestart`, `createRuntime` | host | when the network namespace is there, before the VM is |
-//! | `createContainer` | refused: it is a program of the host, to be run inside the container | |
+//! | `createContainer` | host, in the container's network namespace and a mount namespace in which its root is mounted | when the VM is there, before the container is |
 //! | `startContainer` | guest, in the container: the agent's affair | before the container's program |
 //! | `poststart` | host | when the program runs |
 //! | `poststop` | host | when the container is deleted |
@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use husk_sandbox::pod::{RootView, RootfsSource};
 use oci_spec::runtime::{Hook, Hooks, Spec};
 use serde::Serialize;
 use tokio::{
@@ -66,20 +67,11 @@ pub(crate) struct HostHooks {
 
 impl HostHooks {
     /// Reads them from a spec.
-    ///
-    /// # Errors
-    /// When there are some of a kind that a VM can't have.
-    pub(crate) fn of(id: &str, bundle: &Path, spec: &Spec) -> Result<Option<Self>, Error> {
-        let Some(hooks) = spec.hooks().clone() else { return Ok(None) };
-        if let Some(hook) = hooks.create_container().iter().flatten().next() {
-            return Err(Error::invalid(format!(
-                "the spec's createContainer hook {} is a program of the host that is to run inside the container, which is in a virtual machine: use a createRuntime or a startContainer hook",
-                hook.path().display()
-            )));
-        }
+    pub(crate) fn of(id: &str, bundle: &Path, spec: &Spec) -> Option<Self> {
+        let hooks = spec.hooks().clone()?;
         let annotations = spec.annotations().clone().unwrap_or_default();
         let (id, bundle, oci_version) = (id.to_owned(), bundle.to_owned(), spec.version().clone());
-        Ok(Some(Self { hooks, id, bundle, oci_version, annotations }))
+        Some(Self { hooks, id, bundle, oci_version, annotations })
     }
 
     /// Runs `prestart` and `createRuntime` hooks; `pid` is in the container's network namespace.
@@ -89,9 +81,24 @@ impl HostHooks {
     pub(crate) async fn created(&self, pid: u32) -> Result<(), Error> {
         #[allow(deprecated, reason = "old engines still set them")]
         let prestart = self.hooks.prestart().as_deref();
-        self.run_all("prestart", prestart, Status::Creating, Some(pid)).await?;
+        self.run_all("prestart", prestart, Status::Creating, Some(pid), None).await?;
         let create = self.hooks.create_runtime().as_deref();
-        self.run_all("createRuntime", create, Status::Creating, Some(pid)).await
+        self.run_all("createRuntime", create, Status::Creating, Some(pid), None).await
+    }
+
+    /// Runs `createContainer` hooks, where the root is seen at `at`; `pid` is in the container's network namespace.
+    ///
+    /// # Errors
+    /// When the root can't be seen by the host's programs, or the first failure.
+    pub(crate) async fn creating(&self, root: &RootfsSource, at: &Path, pid: u32) -> Result<(), Error> {
+        let hooks = self.hooks.create_container().as_deref().filter(|hooks| !hooks.is_empty());
+        let Some(hooks) = hooks else { return Ok(()) };
+        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let view = RootView::open(root, at, &netns).await.map_err(|error| {
+            let why = Error::from(error).text();
+            Error::Hook(format!("the createContainer hook {} failed: {why}", hooks[0].path().display()))
+        })?;
+        self.run_all("createContainer", Some(hooks), Status::Creating, Some(pid), Some(&view)).await
     }
 
     /// Runs `poststart` hooks.
@@ -99,7 +106,7 @@ impl HostHooks {
     /// # Errors
     /// The first failure.
     pub(crate) async fn started(&self, pid: u32) -> Result<(), Error> {
-        self.run_all("poststart", self.hooks.poststart().as_deref(), Status::Running, Some(pid)).await
+        self.run_all("poststart", self.hooks.poststart().as_deref(), Status::Running, Some(pid), None).await
     }
 
     /// Runs `poststop` hooks, unless that was done before. A failure is a warning, and the others run all the same.
@@ -109,7 +116,7 @@ impl HostHooks {
             return;
         }
         for one in hooks.chunks(1) {
-            if let Err(error) = self.run_all("poststop", Some(one), Status::Stopped, None).await {
+            if let Err(error) = self.run_all("poststop", Some(one), Status::Stopped, None, None).await {
                 log::warn!("{}", error.text());
             }
         }
@@ -121,19 +128,20 @@ impl HostHooks {
         hooks: Option<&[Hook]>,
         status: Status,
         pid: Option<u32>,
+        view: Option<&RootView>,
     ) -> Result<(), Error> {
         let (oci_version, id, annotations) = (self.oci_version.as_str(), self.id.as_str(), &self.annotations);
         let state = State { oci_version, id, status, pid, bundle: &self.bundle, annotations };
         let state = serde_json::to_vec(&state).map_err(|error| Error::invalid(error.to_string()))?;
         for hook in hooks.into_iter().flatten() {
-            self.run(hook, &state).await.map_err(|why| {
+            self.run(hook, &state, view).await.map_err(|why| {
                 Error::Hook(format!("the {kind} hook {} failed: {why}", hook.path().display()))
             })?;
         }
         Ok(())
     }
 
-    async fn run(&self, hook: &Hook, state: &[u8]) -> Result<(), String> {
+    async fn run(&self, hook: &Hook, state: &[u8], view: Option<&RootView>) -> Result<(), String> {
         if !hook.path().is_absolute() {
             return Err("its path is not absolute".into());
         }
@@ -145,7 +153,10 @@ impl HostHooks {
         let env = hook.env().iter().flatten().filter_map(|entry| entry.split_once('='));
         command.args(args.iter().skip(1)).env_clear().envs(env).current_dir(&self.bundle);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let mut child = match view {
+            Some(view) => view.spawn(command).await.map_err(|error| Error::from(error).text())?,
+            None => command.spawn().map_err(|error| error.to_string())?,
+        };
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let told = async {
             // One that does not want to know closes it.
@@ -181,11 +192,12 @@ async fn heard(stream: Option<impl AsyncRead + Unpin>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use husk_sandbox::pod::DiskSource;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn hooks(dir: &Path, hooks: Value) -> Result<Option<HostHooks>, Error> {
+    fn hooks(dir: &Path, hooks: Value) -> Option<HostHooks> {
         let spec = json!({ "ociVersion": "1.0.2", "annotations": { "a": "b" }, "hooks": hooks });
         HostHooks::of("c1", dir, &serde_json::from_value(spec).unwrap())
     }
@@ -207,7 +219,7 @@ mod tests {
             "poststart": [sh("cat > running")],
             "poststop": [sh("exit 3"), sh("cat >> stopped")],
         });
-        let hooks = hooks(dir.path(), all).unwrap().unwrap();
+        let hooks = hooks(dir.path(), all).unwrap();
         block_on(async {
             hooks.created(7).await.unwrap();
             hooks.started(7).await.unwrap();
@@ -230,7 +242,7 @@ mod tests {
     fn failures_and_hooks_that_take_too_long_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let said = |hook: Value| {
-            let hooks = hooks(dir.path(), json!({ "createRuntime": [hook] })).unwrap().unwrap();
+            let hooks = hooks(dir.path(), json!({ "createRuntime": [hook] })).unwrap();
             block_on(hooks.created(7)).unwrap_err().text()
         };
         let failed = said(sh("echo no network >&2; exit 4"));
@@ -245,10 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_the_host_for_the_container_are_refused() {
+    fn programs_of_the_host_see_no_root_that_is_a_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = hooks(dir.path(), json!({ "createContainer": [sh("true")] })).unwrap_err();
-        assert!(refused.text().contains("createContainer hook /bin/sh"), "{}", refused.text());
-        assert!(hooks(dir.path(), json!({ "startContainer": [sh("true")] })).unwrap().is_some());
+        let hooks = hooks(dir.path(), json!({ "createContainer": [sh("true")] })).unwrap();
+        let disk = RootfsSource::Disk(DiskSource { path: "/dev/x".into(), ..DiskSource::default() });
+        let refused = block_on(hooks.creating(&disk, dir.path(), 7)).unwrap_err().text();
+        let all = "the createContainer hook /bin/sh failed: the host does not mount the disk /dev/x";
+        assert!(refused.starts_with(all), "{refused}");
     }
 }

@@ -19,6 +19,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
 /// Starts a container in the background.
 fn detached(runtime: &str, id: &str, options: &[&str], command: &[&str]) {
@@ -201,6 +202,43 @@ fn containers_of_a_pod_share_a_vm_and_a_shim() {
     remove("member2");
     ctr(&["task", "kill", "-s", "TERM", "pod1"]).expect_code(0);
     remove("pod1");
+    assert_nothing_left();
+}
+
+#[test]
+fn a_hook_sees_the_container_that_is_being_created() {
+    containerd();
+    let root = "/tmp/hooked";
+    fs::create_dir_all(root).unwrap();
+    ctr(&["image", "mount", "--rw", IMAGE, root]).expect_code(0);
+    // In the container's network, with its state on standard input, and with its files.
+    let script = format!(
+        "grep -q '\"id\":\"hooked' && [ $(readlink /proc/self/ns/net) != $(readlink /proc/1/ns/net) ] \
+         && [ $(readlink /proc/self/ns/mnt) != $(readlink /proc/1/ns/mnt) ] && echo hook >> {root}/said"
+    );
+    let spec = |hook: &str| {
+        let namespaces = ["pid", "network", "mount", "uts", "ipc"].map(|kind| json!({ "type": kind }));
+        json!({
+            "ociVersion": "1.0.2",
+            "process": { "args": ["cat", "/said"], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
+            "root": { "path": root },
+            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "hooks": { "createContainer": [{ "path": "/bin/sh", "args": ["sh", "-c", hook] }] },
+            "linux": { "namespaces": namespaces },
+        })
+    };
+    let run = |runtime: &str, hook: &str| {
+        fs::write("/tmp/hooked.json", spec(hook).to_string()).unwrap();
+        let id = format!("hooked-{}", name_of(runtime));
+        ctr(&["run", "--rm", "--runtime", runtime, "--config", "/tmp/hooked.json", &id])
+    };
+    for (runtime, said) in [(RUNC, "hook\n"), (HUSK, "hook\nhook\n")] {
+        run(runtime, &script).expect_code(0).expect_out(said);
+        let failed = run(runtime, "echo why >&2; exit 3");
+        assert_ne!(failed.code, 0, "{runtime}");
+        assert!(failed.err().contains("why"), "{runtime}: {}", failed.err());
+    }
+    ctr(&["image", "unmount", "--rm", root]).expect_code(0);
     assert_nothing_left();
 }
 

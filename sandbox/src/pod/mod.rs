@@ -39,6 +39,7 @@ pub use self::options::{
     ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
     ProcessInfo, RootfsSource, StdioFlags,
 };
+pub use self::share::RootView;
 use self::{disks::Disks, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
 use crate::{
     Error, Result,

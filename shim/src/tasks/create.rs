@@ -97,17 +97,21 @@ impl Tasks {
         io: &Stdio,
         rootfs: &[Mount],
     ) -> Result<u32, Error> {
-        let hooks = HostHooks::of(id, bundle, &spec)?;
-        let (pod, pid) = self.start_pod(id, &spec, hooks).await?;
+        let hooks = HostHooks::of(id, bundle, &spec);
+        let (pod, pid) = self.start_pod(id, &spec, hooks.clone()).await?;
         if role == Role::Pause {
             self.set_sysctls(&pod, &spec).await?;
             tokio::spawn(self.clone().attend_sandbox(pod, id.to_owned()));
             return Ok(pid);
         }
+        let rootfs = rootfs_source(rootfs, bundle, &spec);
+        if let Some(hooks) = hooks {
+            hooks.creating(&rootfs, &bundle::root(bundle, &spec), pid).await?;
+        }
         let prepared = stdio::prepare(io, id, &self.namespace).await?;
         let request = ContainerRequest {
             id: id.to_owned(),
-            rootfs: rootfs_source(rootfs, bundle, &spec),
+            rootfs,
             pids: self.pid_namespace(&spec),
             stdio: stdio::flags(io),
             spec,

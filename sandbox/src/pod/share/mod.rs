@@ -11,6 +11,7 @@ mod source;
 mod stacked;
 #[cfg(test)]
 mod tests;
+mod view;
 mod volumes;
 
 use std::{
@@ -34,6 +35,8 @@ use self::{
     source::{Kind, Source},
     volumes::{VOLUMES, Volumes},
 };
+pub use view::RootView;
+
 use super::{FsMount, disks::blocking, spec::Bind};
 use crate::{
     Error, Result,
@@ -163,6 +166,16 @@ impl Root {
             },
         }
     }
+
+    /// Mounts it on `path`, in the mount namespace of this thread.
+    fn mount(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Source(source) => {
+                attach(source.tree.as_fd(), path).map_err(|error| Error::io("mount on", path)(error.into()))
+            }
+            Self::Mounts(mounts) => stacked::mount_all(&mounts, path),
+        }
+    }
 }
 
 /// Mounts the directory: a tmpfs, and over it the same again, in which nothing can be made. Returns the former.
@@ -215,12 +228,7 @@ fn add(
     if let Some(root) = root {
         make_dir(&format!("{id}/rootfs"))?;
         let path = here.join("rootfs");
-        match root {
-            Root::Source(source) => {
-                attach(source.tree.as_fd(), &path).map_err(failed("mount on", path))?;
-            }
-            Root::Mounts(mounts) => stacked::mount_all(&mounts, &path)?,
-        }
+        root.mount(&path)?;
     }
     let mut places = Vec::with_capacity(binds.len());
     for (index, source) in binds.iter().enumerate() {
