@@ -222,7 +222,10 @@ fn a_hook_sees_the_container_that_is_being_created() {
             "ociVersion": "1.0.2",
             "process": { "args": ["cat", "/said"], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
             "root": { "path": root },
-            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" },
+            ],
             "hooks": { "createContainer": [{ "path": "/bin/sh", "args": ["sh", "-c", hook] }] },
             "linux": { "namespaces": namespaces },
         })
