@@ -18,10 +18,10 @@ use husk_tests::{
 };
 use k8s_cri::v1::{
     ContainerStatsRequest, LinuxContainerResources, ListPodSandboxStatsRequest,
-    UpdateContainerResourcesRequest,
+    UpdateContainerResourcesRequest, VersionRequest,
 };
 
-use crate::fixture::{Container, Pod, by_sandbox_api, cri};
+use crate::fixture::{Container, LARGE, Pod, by_sandbox_api, cri};
 
 const MIB: i64 = 1 << 20;
 const GROW: &str = "exec tail /dev/zero";
@@ -159,6 +159,28 @@ fn limits_hold_and_change_and_are_measured() {
     // Shared memory is the pod's, of the size that containerd gives all pods.
     assert_eq!(container.says("df -k /dev/shm | awk 'END {print $2}'"), "65536");
     pod.remove();
+    assert_nothing_left();
+}
+
+#[test]
+fn a_runtime_class_has_a_configuration_of_its_own() {
+    fs::create_dir_all("/etc/husk").unwrap();
+    fs::write(LARGE, "[pod]\nvcpus = 2\n").unwrap();
+    let pod = Pod::run_as("husk-large", "large", |_| {});
+    assert_eq!(pod.idle("counter", |_| {}).says("nproc"), "2");
+    pod.remove();
+
+    let request = VersionRequest::default();
+    let version = cri().call(|mut client| async move { client.version(request).await }).unwrap();
+    if version.runtime_version.trim_start_matches('v').starts_with("1.6.") {
+        eprintln!("SKIPPED: containerd 1.6 hands files on, no settings");
+    } else {
+        let pod = Pod::run_as("husk-small", "small", |_| {});
+        let total = pod.idle("reader", |_| {}).says("awk '/MemTotal/ {print $2}' /proc/meminfo");
+        let total: i64 = total.parse().unwrap();
+        assert!((64 * 1024..=128 * 1024).contains(&total), "{total} KiB");
+        pod.remove();
+    }
     assert_nothing_left();
 }
 
