@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 
 use husk_tests::{
     containerd::assert_nothing_left,
-    docker::{HUSK, IMAGE, RUNC, detached, docker, dockerd, get, machines, run, say},
+    docker::{HUSK, IMAGE, LARGE, RUNC, detached, docker, dockerd, get, machines, run, say},
     process::Running,
     pty::Terminal,
     wait::{PATIENCE, wait_until},
@@ -142,6 +142,10 @@ fn options_mean_what_they_do_with_runc() {
     same(&volumes, script);
     assert_eq!(fs::read_to_string("/tmp/bind/made").unwrap(), "made\n");
     docker(&["volume", "rm", "kept"]).expect_code(0);
+
+    fs::create_dir_all("/etc/husk").unwrap();
+    fs::write(LARGE, "[pod]\nvcpus = 2\n").unwrap();
+    run("husk-large", &[], "nproc").expect_code(0).expect_out("2\n");
 
     let all = run(HUSK, &["--privileged"], "mkdir /m; mount -t tmpfs x /m && echo mounted").expect_code(0);
     assert_eq!(all.out(), "mounted\n");

@@ -23,8 +23,15 @@ pub const RUNC: &str = "runc";
 pub const IMAGE: &str = "busybox";
 
 const CONFIG_DIR: &str = "/etc/docker";
+/// Where the runtime `husk-large` has its own configuration.
+pub const LARGE: &str = "/etc/husk/large.toml";
 /// Its store needs a file system that overlayfs can stand on. There is no systemd.
-const CONFIG: &str = "{ \"data-root\": \"/lab/disk/docker\", \"debug\": true, \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"] }";
+const CONFIG: &str = r#"{
+    "data-root": "/lab/disk/docker", "debug": true, "exec-opts": ["native.cgroupdriver=cgroupfs"],
+    "runtimes": { "husk-large": {
+        "runtimeType": "io.containerd.husk.v2", "options": { "ConfigPath": "/etc/husk/large.toml" }
+    } }
+}"#;
 const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
 const CONTAINERD_CONFIG: &str =
     "version = 2\nroot = '/lab/disk/containerd'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n";
