@@ -63,7 +63,8 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
         listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_path_buf));
     let events = env::var("TTRPC_ADDRESS").map_err(|_| Error::invalid("TTRPC_ADDRESS is not set"))?;
     let (publisher, sending) = Publisher::start(&events, &flags.namespace);
-    let config = env::var(start::CONFIG).unwrap_or_default();
+    let config = env::var(start::CONFIG)
+        .map_err(|_| Error::invalid(format!("{} is not set: the action `start` sets it", start::CONFIG)))?;
     let config: Config = serde_json::from_str(&config)
         .map_err(|error| Error::invalid(format!("{} is wrong: {error}", start::CONFIG)))?;
     let tasks = Tasks::new(&flags.namespace, config, Dirs::new(None), publisher);

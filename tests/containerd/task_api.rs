@@ -67,20 +67,18 @@ impl Shim {
 
 /// The answers to everything that may be asked of a task (of another's exec, if one is named), in the order of asking.
 fn everything(shim: &Shim, id: &str, exec_id: &str) -> Vec<String> {
-    let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
-    let ids = || (id.clone(), exec_id.clone());
     let mut answers = Vec::new();
     let mut ask = |method: &str, answer: String| answers.push(format!("{method} {answer}"));
     macro_rules! ask {
         ($method:literal, $message:ident { $($field:ident: $value:expr),* }) => {{
             #[allow(clippy::needless_update)]
-            let message = $message { id: id.clone(), $($field: $value,)* ..Default::default() };
+            let message = $message { id: id.to_owned(), $($field: $value,)* ..Default::default() };
             ask($method, shim.ask($method, &message));
         }};
     }
-    ask!("State", StateRequest { exec_id: ids().1 });
-    ask!("ResizePty", ResizePtyRequest { exec_id: ids().1, width: 80, height: 25 });
-    ask!("CloseIO", CloseIORequest { exec_id: ids().1, stdin: true });
+    ask!("State", StateRequest { exec_id: exec_id.to_owned() });
+    ask!("ResizePty", ResizePtyRequest { exec_id: exec_id.to_owned(), width: 80, height: 25 });
+    ask!("CloseIO", CloseIORequest { exec_id: exec_id.to_owned(), stdin: true });
     if exec_id.is_empty() {
         ask!("Pids", PidsRequest {});
         ask!("Stats", StatsRequest {});
@@ -88,9 +86,9 @@ fn everything(shim: &Shim, id: &str, exec_id: &str) -> Vec<String> {
         ask!("Update", UpdateTaskRequest { resources: any(&json!({"pids": {"limit": 100}})) });
         ask!("Resume", ResumeRequest {});
     }
-    ask!("Start", StartRequest { exec_id: ids().1 });
-    ask!("Kill", KillRequest { exec_id: ids().1, signal: 0 });
-    ask!("Kill", KillRequest { exec_id: ids().1, signal: 1000 });
+    ask!("Start", StartRequest { exec_id: exec_id.to_owned() });
+    ask!("Kill", KillRequest { exec_id: exec_id.to_owned(), signal: 0 });
+    ask!("Kill", KillRequest { exec_id: exec_id.to_owned(), signal: 1000 });
     answers
 }
 

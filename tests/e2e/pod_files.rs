@@ -4,10 +4,10 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use husk_sandbox::pod::{DiskSource, FsMount, RootfsSource};
+use husk_sandbox::pod::{DiskSource, FsMount, RootView, RootfsSource};
 use husk_tests::{
     pod::{Home, bind, chain, container, exec, run},
     wait::PATIENCE,
@@ -98,6 +98,16 @@ async fn an_overlay_is_mounted_for_the_server_alone_and_keeps_what_was_written()
     assert_eq!((code, out.as_str()), (0, "of the top layer\n"), "{err}");
     assert_eq!(fs::read_to_string(upper.join("kept")).unwrap(), "x\n");
     assert!(lower.join("etc/passwd").exists());
+    // As a program of the host sees it that is run before the container is.
+    let seen = home.path().join("seen");
+    fs::create_dir(&seen).unwrap();
+    let view = RootView::open(&rootfs(), &seen, Path::new("/proc/self/ns/net")).await.unwrap();
+    let mut cat = tokio::process::Command::new("cat");
+    cat.arg(seen.join("kept")).stdout(Stdio::piped());
+    let cat = view.spawn(cat).await.unwrap().wait_with_output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&cat.stdout), "x\n");
+    assert!(!seen.join("kept").exists());
+    drop(view);
     // As when a container is started again.
     let (_, out, err) = run(&pod, container("c", rootfs(), "cat /kept; ls /etc", &[])).await;
     assert_eq!(out, "x\ngroup\n", "{err}");

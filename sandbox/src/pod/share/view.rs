@@ -26,7 +26,7 @@ impl RootView {
             RootfsSource::Mounts(mounts) => Tree::Mounts(mounts.clone()),
             RootfsSource::Disk(disk) => {
                 let text = format!(
-                    "the host does not mount the disk {}, so its programs can't see it as a container's root",
+                    "the host does not mount the disk {}, so its programs can't see it as a container's root: use a snapshotter of directories, such as overlayfs",
                     disk.path.display()
                 );
                 return Err(Error::InvalidOption(text));
