@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     container::{Container, Trouble},
     disk, join,
-    network::{Connection, NetworkOptions},
+    network::{Connection, NetworkOptions, NetworkPlan},
     paths::{Assets, Dirs},
     rundir::RunDir,
     signals::Signals,
@@ -94,9 +94,14 @@ async fn run_in_own_vm(
     let spec =
         spec::build(&unpack::name(&request.image), &request.image.defaults(), &request.container, dir.id())?;
     disk::create(dirs, dir.scratch(), request.storage_mib)?;
-    let hostname = spec.hostname().clone().unwrap_or_default();
+    let network_plan = NetworkPlan {
+        options: request.network.clone(),
+        name: request.name.clone(),
+        hostname: spec.hostname().clone().unwrap_or_default(),
+        exposed_ports: request.image.defaults().exposed_ports.iter().map(ToString::to_string).collect(),
+    };
     // Is not stopped half-way by a signal: what was made until then would be left behind.
-    let mut network = Connection::make(dirs, dir, &hostname, request).await?;
+    let mut network = Connection::make(dirs, dir, &network_plan, request.note).await?;
     let started = tokio::select! {
         started = Sandbox::start(assets, request, dir, base, spec, &mut network, timeline) => started,
         signal = signals.fatal() => {

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::is_host_name;
 
 /// Most `--add-host` entries of a container.
@@ -17,7 +19,7 @@ const IPV6: &str =
 
 /// An entry of `--add-host`. Text form: `name:address`, `name=address`, `name:host-gateway`; IPv6 addresses may be in
 /// brackets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraHost {
     /// The name.
     pub name: String,

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::is_host_name;
 
 /// Where the guest's own resolver answers.
@@ -36,7 +38,7 @@ pub struct ResolvConf {
 }
 
 /// What the user wishes: `--dns`, `--dns-search`, `--dns-option`. Each list that is not empty replaces the host's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsOptions {
     /// Addresses of servers.
     pub servers: Vec<IpAddr>,

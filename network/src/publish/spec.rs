@@ -2,10 +2,12 @@
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::PortProtocol;
 
 /// Which port of the host is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostPort {
     /// One of the system's choice.
     Any,
@@ -14,7 +16,7 @@ pub enum HostPort {
 }
 
 /// A wish for one port of the container to be published. Text form: `[address:][host port]:container port/protocol`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
     /// Address of the host; `None`: all of them, of both families.
     pub host_ip: Option<IpAddr>,

@@ -28,7 +28,6 @@ use crate::{
     Error, Result,
     guest::Guest,
     paths::Dirs,
-    run::RunRequest,
     rundir::{self, RunDir},
     vm::{self, NetPlan},
 };
@@ -41,7 +40,7 @@ mod options;
 const SPARE_NETS: u8 = 4;
 
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
-pub use options::{NetworkMode, NetworkOptions, NetworkWish};
+pub use options::{NetworkMode, NetworkOptions, NetworkPlan, NetworkWish};
 
 /// The networks of husk's own.
 ///
@@ -108,15 +107,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Makes what the guest's interfaces need.
-    pub(crate) async fn make(
-        dirs: &Dirs,
-        dir: &RunDir,
-        hostname: &str,
-        request: &RunRequest,
-    ) -> Result<Self> {
+    /// Makes what the guest's interfaces need. `note` receives what the user should know and is not an error.
+    pub(crate) async fn make(dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan, note: fn(&str)) -> Result<Self> {
         let mut this = Self::default();
-        match this.fill(dirs, dir, hostname, request).await {
+        match this.fill(dirs, dir, plan, note).await {
             Ok(()) => Ok(this),
             Err(error) => {
                 // The reason counts; what can't be undone now is found by the next start.
@@ -168,20 +162,20 @@ impl Connection {
         Ok(this)
     }
 
-    async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, hostname: &str, request: &RunRequest) -> Result<()> {
-        let options = &request.network;
+    async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan, note: fn(&str)) -> Result<()> {
+        let options = &plan.options;
         let mut dns = options.dns.clone();
-        let ports = wanted_ports(request);
+        let ports = plan.wanted_ports();
         if options.mode == NetworkMode::None && !ports.is_empty() {
             return Err(Error::InvalidOption("a container without a network can't publish ports".into()));
         }
         self.ports = publish::bind::bind(&ports)?;
-        namespace::repair(dirs, request.note).await?;
+        namespace::repair(dirs, note).await?;
         let mut own_names = false;
         match &options.mode {
             NetworkMode::None | NetworkMode::Container(_) => {}
             NetworkMode::Networks(wishes) => {
-                self.attach(dirs, dir, wishes, request)?;
+                self.attach(dirs, dir, wishes, plan, note)?;
                 own_names = wishes.iter().any(|wish| wish.network != DEFAULT_NETWORK);
             }
             NetworkMode::Cni(networks) => {
@@ -194,13 +188,13 @@ impl Connection {
 
         let resolvers = resolvers::for_containers(&dns)?;
         if resolvers.conf.servers.is_empty() && !self.network.interfaces.is_empty() {
-            (request.note)(&no_servers(&resolvers));
+            note(&no_servers(&resolvers));
         }
         let conf = if own_names { resolvers.conf.behind_guest_resolver() } else { resolvers.conf.clone() };
         let gateways: Vec<IpAddr> = self.attachments.iter().take(1).flat_map(Attachment::gateways).collect();
         let resolver = own_names.then(|| self.resolver(dirs, &resolvers)).transpose()?;
         self.set_up = SetupSandboxRequest {
-            hosts: hosts::text(hostname, &self.addresses(), &options.extra_hosts, &gateways)?,
+            hosts: hosts::text(&plan.hostname, &self.addresses(), &options.extra_hosts, &gateways)?,
             resolv_conf: conf.text(),
             network: (!self.network.interfaces.is_empty()).then(|| self.network.clone()).into(),
             resolver: resolver.into(),
@@ -228,7 +222,8 @@ impl Connection {
         dirs: &Dirs,
         dir: &RunDir,
         wishes: &[NetworkWish],
-        request: &RunRequest,
+        plan: &NetworkPlan,
+        note: fn(&str),
     ) -> Result<()> {
         let networks = networks(dirs)?;
         let alive = |id: &str| rundir::is_alive(dirs, id);
@@ -239,7 +234,7 @@ impl Connection {
                     network: wish.network.clone(),
                     sandbox_id: dir.id().into(),
                     interface: format!("eth{index}"),
-                    name: request.name.clone().unwrap_or_default(),
+                    name: plan.name.clone().unwrap_or_default(),
                     aliases: wish.aliases.clone(),
                     ip: wish.ip,
                     ip6: wish.ip6,
@@ -251,7 +246,7 @@ impl Connection {
             )?;
             for obstacle in &attached.obstacles {
                 let remedy = obstacle.remedy().join("; ");
-                (request.note)(&format!("{obstacle}: to let containers out, run: {remedy}"));
+                note(&format!("{obstacle}: to let containers out, run: {remedy}"));
             }
             self.attachments.push(attached.attachment);
             self.add(attached.nic, wish.limit_rx, wish.limit_tx)?;
@@ -374,17 +369,6 @@ async fn pass_names_on(mut table: NameTable, guest: Arc<Guest>) {
             return;
         }
     }
-}
-
-fn wanted_ports(request: &RunRequest) -> Vec<publish::PortRequest> {
-    let mut ports = request.network.publish.clone();
-    if request.network.publish_all {
-        let exposed: Vec<String> =
-            request.image.defaults().exposed_ports.iter().map(ToString::to_string).collect();
-        let all = publish::spec::publish_all(exposed.iter().map(String::as_str), &ports);
-        ports.extend(all);
-    }
-    ports
 }
 
 fn mac_of(interface: &agent::Interface) -> Result<MacAddress> {

@@ -8,12 +8,13 @@ use std::{
 use husk_network::{
     Mac,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
-    publish::PortRequest,
+    publish::{PortRequest, spec},
 };
 use husk_vmm::rate_limit::RateLimit;
+use serde::{Deserialize, Serialize};
 
 /// Where a container is connected to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
     /// Its loopback alone.
     None,
@@ -31,7 +32,7 @@ pub enum NetworkMode {
 }
 
 /// A network to connect to, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkWish {
     /// The network's name or id.
     pub network: String,
@@ -50,7 +51,7 @@ pub struct NetworkWish {
 }
 
 /// What a user asks of a container's network.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
     /// Where it is connected to.
     pub mode: NetworkMode,
@@ -71,5 +72,103 @@ impl NetworkOptions {
             NetworkMode::Container(owner) => Some(owner),
             _ => None,
         }
+    }
+}
+
+/// Everything that a container's network is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    /// What the user asks for.
+    pub options: NetworkOptions,
+    /// The container's name on husk's own networks.
+    pub name: Option<String>,
+    /// The name that the container has for itself.
+    pub hostname: String,
+    /// Ports that the image exposes, as in "80/tcp".
+    pub exposed_ports: Vec<String>,
+}
+
+impl NetworkPlan {
+    /// The ports to publish: those that the user names, and with `publish_all` those that the image exposes.
+    pub(super) fn wanted_ports(&self) -> Vec<PortRequest> {
+        let mut ports = self.options.publish.clone();
+        if self.options.publish_all {
+            let exposed = self.exposed_ports.iter().map(String::as_str);
+            let all = spec::publish_all(exposed, &ports);
+            ports.extend(all);
+        }
+        ports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use husk_network::publish::{HostPort, PortProtocol};
+    use husk_vmm::rate_limit::BucketConfig;
+
+    use super::*;
+
+    fn plan(mode: NetworkMode) -> NetworkPlan {
+        let port = |host_port, container_port, protocol| PortRequest {
+            host_ip: Some(Ipv6Addr::LOCALHOST.into()),
+            host_port,
+            container_port,
+            protocol,
+        };
+        let options = NetworkOptions {
+            mode,
+            publish: vec![
+                port(HostPort::FirstOf(8000..=8010), 80, PortProtocol::Tcp),
+                port(HostPort::Any, 53, PortProtocol::Udp),
+            ],
+            publish_all: true,
+            dns: DnsOptions {
+                servers: vec![Ipv4Addr::new(10, 0, 0, 1).into()],
+                search: vec!["example.com".into()],
+                options: vec!["ndots:1".into()],
+            },
+            extra_hosts: vec!["db:10.0.0.9".parse().unwrap(), "host:host-gateway".parse().unwrap()],
+        };
+        let exposed_ports = vec!["80/tcp".into(), "443".into(), "22/sctp".into()];
+        NetworkPlan { options, name: Some("web".into()), hostname: "web.example".into(), exposed_ports }
+    }
+
+    #[test]
+    fn a_stored_plan_reads_back_equal() {
+        let wish = NetworkWish {
+            network: "backend".into(),
+            aliases: vec!["db".into()],
+            ip: Some(Ipv4Addr::new(172, 30, 0, 9)),
+            ip6: Some("fd00::9".parse().unwrap()),
+            mac: Some("02:00:00:00:00:09".parse().unwrap()),
+            limit_rx: RateLimit {
+                bytes: Some(BucketConfig { size: 1 << 20, burst: 7, refill_ms: 100 }),
+                ops: None,
+            },
+            limit_tx: RateLimit { bytes: None, ops: Some(BucketConfig { size: 1, burst: 0, refill_ms: 1 }) },
+        };
+        for mode in [
+            NetworkMode::None,
+            NetworkMode::Container("owner".into()),
+            NetworkMode::Networks(vec![wish, NetworkWish::default()]),
+            NetworkMode::Cni(vec!["a".into()]),
+            NetworkMode::Namespace("/run/netns/x".into()),
+            NetworkMode::Pasta(vec![8080]),
+        ] {
+            let plan = plan(mode);
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<NetworkPlan>(&text).unwrap(), plan, "{text}");
+        }
+    }
+
+    #[test]
+    fn exposed_ports_are_published_on_demand_and_once() {
+        let mut plan = plan(NetworkMode::None);
+        let containers_ports = |plan: &NetworkPlan| -> Vec<u16> {
+            plan.wanted_ports().iter().map(|port| port.container_port).collect()
+        };
+        assert_eq!(containers_ports(&plan), [80, 53, 443]);
+        plan.options.publish_all = false;
+        assert_eq!(containers_ports(&plan), [80, 53]);
     }
 }
