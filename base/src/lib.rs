@@ -1,0 +1,17 @@
+//! What several parts of husk need and no library has in this form: lock files, atomic files, private directories,
+//! ids, MAC addresses, unix sockets with long paths, and the texts of errors.
+//!
+//! Nothing here is asynchronous, and nothing knows of pods, images or networks.
+
+pub mod atomic;
+pub mod chain;
+pub mod dirs;
+pub mod id;
+pub mod io;
+pub mod json_file;
+pub mod lock;
+pub mod mac;
+pub mod socket;
+
+pub use io::IoError;
+pub use mac::Mac;
