@@ -9,7 +9,7 @@ use std::{
 
 use husk_image::{Compression, Digest, Image, LayerBlob};
 use husk_protocol::agent::{self, Empty, UnpackRequest};
-use husk_vmm::config::DiskConfig;
+use husk_vmm::config::{DiskConfig, WhenFull};
 
 use crate::{
     Error, Result, disk,
@@ -148,7 +148,8 @@ async fn unpack_some(
     let serial = |index: usize| format!("layer{index}");
     let blobs =
         layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));
-    let target = DiskConfig::new(TARGET, target, false);
+    // An image that does not fit into the host's file system is thrown away: there is nothing to wait for.
+    let target = DiskConfig { when_full: WhenFull::Fail, ..DiskConfig::new(TARGET, target, false) };
     let disks = blobs.chain([target]).collect();
     let plan = Plan {
         vcpus: VCPUS,

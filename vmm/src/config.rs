@@ -1,7 +1,6 @@
 //! What a VM is made of. The JSON form is the VMM's input; fields that are not known are refused.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -9,14 +8,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    jail::JailConfig,
-    rate_limit::{RateLimit, RateLimitError},
-};
+use crate::jail::JailConfig;
 
+mod disk;
 mod filesystem;
 mod net;
 
+pub use disk::{DiskConfig, DiskConfigError, DiskFormat, MAX_DISK_ID_LEN, WhenFull, is_disk_id};
 pub use filesystem::{FilesystemConfig, FilesystemConfigError, FilesystemSocket, MAX_TAG_LEN};
 pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
 
@@ -26,8 +24,6 @@ pub const MAX_VCPUS: u8 = 32;
 pub const MIN_MEM_SIZE_MIB: u32 = 64;
 /// Most memory of a VM, in MiB: what fits a 40 bit physical address with room for devices.
 pub const MAX_MEM_SIZE_MIB: u32 = 512 << 10;
-/// Most bytes of a disk's id: the size of a serial number in virtio-blk (virtio 1.2, section 5.2.6).
-pub const MAX_DISK_ID_LEN: usize = 20;
 /// Most empty slots for disks.
 pub const MAX_SPARE_DISKS: u8 = 8;
 /// Most empty slots for network interfaces.
@@ -59,35 +55,15 @@ pub enum ConfigError {
     /// Memory size out of range.
     #[error("mem_size_mib is {0}, must be {MIN_MEM_SIZE_MIB} to {MAX_MEM_SIZE_MIB}")]
     MemSize(u32),
-    /// A disk's id does not fit.
-    #[error("disk id {0:?} must have 1 to {MAX_DISK_ID_LEN} bytes, all printable ASCII without spaces")]
-    DiskId(String),
-    /// Two disks with the same id.
-    #[error("two disks have the id {0:?}")]
-    DuplicateDiskId(String),
-    /// Number of a disk's queues out of range.
-    #[error("the disk {id:?} has {queues} queues, must be 1 to the number of vCPUs")]
-    DiskQueues {
-        /// The disk.
-        id: String,
-        /// Its queues.
-        queues: u8,
-    },
-    /// A disk's limit makes no sense.
-    #[error("the limit of the disk {id:?} is no good")]
-    DiskLimit {
-        /// The disk.
-        id: String,
-        /// Why.
-        #[source]
-        source: RateLimitError,
-    },
     /// Number of empty slots for disks out of range.
     #[error("spare_disks is {0}, must be 0 to {MAX_SPARE_DISKS}")]
     SpareDisks(u8),
     /// Number of empty slots for network interfaces out of range.
     #[error("spare_nets is {0}, must be 0 to {MAX_SPARE_NETS}")]
     SpareNets(u8),
+    /// A disk is no good.
+    #[error(transparent)]
+    Disk(#[from] DiskConfigError),
     /// A network interface is no good.
     #[error(transparent)]
     Net(#[from] NetConfigError),
@@ -269,50 +245,6 @@ pub struct BalloonConfig {
     pub late: bool,
 }
 
-/// A disk: a raw file or block device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DiskConfig {
-    /// The serial number by which the guest knows the disk: 1 to 20 bytes of printable ASCII.
-    pub id: String,
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whether writes are refused. The length of such a disk need not be a multiple of 512 bytes: it is filled up with
-    /// zeros.
-    pub read_only: bool,
-    /// How its content is laid out. Never guessed from the content, which a guest may have written.
-    #[serde(default)]
-    pub format: DiskFormat,
-    /// Number of queues, each with a thread: 1 to the number of vCPUs.
-    #[serde(default = "one")]
-    pub queues: u8,
-    /// How much it may do in a time.
-    #[serde(default)]
-    pub limit: RateLimit,
-}
-
-impl DiskConfig {
-    /// A raw disk with one queue and no limit.
-    pub fn new(id: impl Into<String>, path: impl Into<PathBuf>, read_only: bool) -> Self {
-        let (id, path) = (id.into(), path.into());
-        Self { id, path, read_only, format: DiskFormat::Raw, queues: 1, limit: RateLimit::default() }
-    }
-}
-
-/// How a disk's content is laid out in its file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskFormat {
-    /// As it is.
-    #[default]
-    Raw,
-}
-
-/// Whether this can be a disk's id.
-pub fn is_disk_id(id: &str) -> bool {
-    (1..=MAX_DISK_ID_LEN).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 /// A vsock device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -321,10 +253,6 @@ pub struct VsockConfig {
     pub guest_cid: u32,
     /// The unix socket that stands for the guest; see [`crate::virtio::vsock`].
     pub socket: PathBuf,
-}
-
-fn one() -> u8 {
-    1
 }
 
 fn yes() -> bool {
@@ -374,7 +302,10 @@ impl VmConfig {
         if let Some(uid @ (0 | u32::MAX)) = self.jail.as_ref().and_then(|jail| jail.uid) {
             return Err(ConfigError::JailUid(uid));
         }
-        self.validate_disks()?;
+        if self.spare_disks > MAX_SPARE_DISKS {
+            return Err(ConfigError::SpareDisks(self.spare_disks));
+        }
+        disk::validate(&self.disks, self.spare_disk_names(), self.vcpus)?;
         net::validate(&self.nets)?;
         if self.spare_nets > MAX_SPARE_NETS {
             return Err(ConfigError::SpareNets(self.spare_nets));
@@ -411,27 +342,6 @@ impl VmConfig {
         }
         Ok(())
     }
-    fn validate_disks(&self) -> Result<(), ConfigError> {
-        if self.spare_disks > MAX_SPARE_DISKS {
-            return Err(ConfigError::SpareDisks(self.spare_disks));
-        }
-        let mut ids: HashSet<_> = self.spare_disk_names().collect();
-        for disk in &self.disks {
-            let id = &disk.id;
-            if !is_disk_id(id) {
-                return Err(ConfigError::DiskId(id.clone()));
-            }
-            if !ids.insert(id.clone()) {
-                return Err(ConfigError::DuplicateDiskId(id.clone()));
-            }
-            if !(1..=self.vcpus).contains(&disk.queues) {
-                return Err(ConfigError::DiskQueues { id: id.clone(), queues: disk.queues });
-            }
-            disk.limit.validate().map_err(|source| ConfigError::DiskLimit { id: id.clone(), source })?;
-        }
-        Ok(())
-    }
-
     /// The names of the empty slots for disks.
     pub fn spare_disk_names(&self) -> impl Iterator<Item = String> {
         (0..self.spare_disks).map(|index| format!("spare{index}"))
@@ -446,7 +356,10 @@ impl VmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{jail::SeccompMode, rate_limit::BucketConfig};
+    use crate::{
+        jail::SeccompMode,
+        rate_limit::{BucketConfig, RateLimit},
+    };
 
     fn with(field: &str, value: serde_json::Value) -> Result<VmConfig, ConfigError> {
         let mut json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": 64});
@@ -576,33 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn disk_ids_are_checked() {
-        let disks = |ids: &[&str]| {
-            let disk = |id| serde_json::json!({"id": id, "path": "/d", "read_only": false});
-            with("disks", ids.iter().map(disk).collect::<Vec<_>>().into())
-        };
-        assert!(disks(&["a", "twenty-bytes-of-id-xx"[..20].as_ref()]).is_ok());
-        for bad in ["", "twenty-one-bytes-of-i", "a b", "ä"] {
-            assert!(matches!(disks(&[bad]), Err(ConfigError::DiskId(id)) if id == bad));
-        }
-        assert!(matches!(disks(&["a", "b", "a"]), Err(ConfigError::DuplicateDiskId(id)) if id == "a"));
-    }
-
-    #[test]
-    fn disks_are_raw_with_sensible_queues_and_limits() {
-        let disk = |field: &str, value: serde_json::Value| {
-            let mut disk = serde_json::json!({"id": "a", "path": "/d", "read_only": false});
-            disk[field] = value;
-            with("disks", vec![disk].into())
-        };
-        assert_eq!(disk("format", "raw".into()).unwrap().disks, [DiskConfig::new("a", "/d", false)]);
-        let Err(ConfigError::Parse(error)) = disk("format", "qcow2".into()) else { panic!() };
-        assert!(error.to_string().contains("unknown variant `qcow2`, expected `raw`"), "{error}");
-        for queues in [0, 2] {
-            assert!(matches!(disk("queues", queues.into()), Err(ConfigError::DiskQueues { .. })));
-        }
-        let limit = serde_json::json!({"ops": {"size": 0, "refill_ms": 1}});
-        assert!(matches!(disk("limit", limit), Err(ConfigError::DiskLimit { .. })));
+    fn empty_slots_are_counted_and_named() {
         assert!(matches!(with("spare_disks", 9.into()), Err(ConfigError::SpareDisks(9))));
         let names: Vec<_> = with("spare_disks", 2.into()).unwrap().spare_disk_names().collect();
         assert_eq!(names, ["spare0", "spare1"]);
@@ -614,7 +501,7 @@ mod tests {
             "disks": [{"id": "spare0", "path": "/d", "read_only": false}],
         });
         let result = VmConfig::from_json(&taken.to_string());
-        assert!(matches!(result, Err(ConfigError::DuplicateDiskId(id)) if id == "spare0"));
+        assert!(matches!(result, Err(ConfigError::Disk(DiskConfigError::DuplicateId(id))) if id == "spare0"));
     }
 
     #[test]

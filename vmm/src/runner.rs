@@ -190,6 +190,7 @@ fn answer(
             started_ns: stamps.started_ns,
             configured_ns: stamps.configured_ns,
             first_instruction_ns: vm.first_instruction_ns(),
+            stalled_disks: vm.devices().disks().stalled(),
         })),
         Request::Metrics { format } => match (vm.metrics(), format) {
             (Ok(metrics), MetricsFormat::Json) => to_line(&Response::Ok(metrics)),
@@ -250,6 +251,10 @@ fn answer(
         Request::DetachDisk { id } => answer_result(vm.devices().disks().detach(&id).map(|()| Nothing {})),
         Request::SetDiskLimit { id, limit } => {
             answer_result(vm.devices().disks().set_limit(&id, limit).map(|()| Nothing {}))
+        }
+        Request::RetryDisks {} => {
+            vm.devices().disks().retry();
+            to_line(&Response::Ok(Nothing {}))
         }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }

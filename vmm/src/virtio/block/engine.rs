@@ -3,10 +3,7 @@
 
 use std::{io, os::fd::RawFd};
 
-use super::{
-    request::{Job, Kind},
-    ring::Ring,
-};
+use super::{kind::Kind, request::Job, ring::Ring};
 
 /// Most requests in flight on a queue.
 pub(super) const MAX_IN_FLIGHT: usize = super::QUEUE_SIZE as usize;
@@ -104,14 +101,14 @@ impl Engine {
 
 /// Carries out a request, or the rest of one, on this thread.
 pub(super) fn in_place(mut job: Job) -> Done {
-    let (disk, offset, len) = (&job.disk, job.offset, job.len);
-    let result = match job.kind {
-        Kind::Read => disk.read(&mut job.buffers, offset),
-        Kind::Write { durable } => disk.write(&mut job.buffers, offset, durable),
+    let Job { disk, buffers, offset, len, kind, .. } = &mut job;
+    let result = match *kind {
+        Kind::Read => disk.read(buffers, *offset),
+        Kind::Write { durable } => disk.write(buffers, offset, durable),
         Kind::Flush => disk.flush(),
-        Kind::Discard => disk.discard(offset, len),
+        Kind::Discard => disk.discard(*offset, *len),
         Kind::WriteZeroes { unmap, durable } => {
-            let written = disk.write_zeroes(offset, len, unmap);
+            let written = disk.write_zeroes(*offset, *len, unmap);
             if durable { written.and_then(|()| disk.flush()) } else { written }
         }
     };

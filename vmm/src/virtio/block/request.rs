@@ -13,6 +13,7 @@ use vm_memory::GuestMemoryMmap;
 use super::{
     buffers::{Buffers, Data},
     disk::{Disk, SECTOR},
+    kind::Kind,
     slot::Target,
 };
 use crate::virtio::{segments::Segments, serve::ServeError};
@@ -64,16 +65,6 @@ pub(super) struct Job {
     pub(super) offset: u64,
     /// How many bytes of the disk it is about.
     pub(super) len: u64,
-}
-
-/// What a job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write { durable: bool },
-    Flush,
-    Discard,
-    WriteZeroes { unmap: bool, durable: bool },
 }
 
 impl Job {

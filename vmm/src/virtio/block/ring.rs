@@ -18,7 +18,8 @@ use super::{
     QUEUE_SIZE,
     disk::{DISCARD, zero_mode},
     engine::{Done, MAX_IN_FLIGHT, in_place},
-    request::{Job, Kind},
+    kind::Kind,
+    request::Job,
 };
 
 const ENTRIES: u32 = QUEUE_SIZE as u32;
