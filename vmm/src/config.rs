@@ -10,18 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::jail::JailConfig;
 
+pub use crate::cpu::template::CpuTemplate;
+
 mod disk;
 mod filesystem;
+mod memory;
 mod net;
 
 pub use disk::{DiskConfig, DiskConfigError, DiskFormat, MAX_DISK_ID_LEN, WhenFull, is_disk_id};
 pub use filesystem::{FilesystemConfig, FilesystemConfigError, FilesystemSocket, MAX_TAG_LEN};
+pub use memory::{Backing, BalloonConfig, MIN_MEM_SIZE_MIB, MemoryConfig, MemoryConfigError};
 pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
 
 /// Most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
-/// Least memory of a VM, in MiB.
-pub const MIN_MEM_SIZE_MIB: u32 = 64;
 /// Most memory of a VM, in MiB: what fits a 40 bit physical address with room for devices.
 pub const MAX_MEM_SIZE_MIB: u32 = 512 << 10;
 /// Most empty slots for disks.
@@ -61,6 +63,9 @@ pub enum ConfigError {
     /// Number of empty slots for network interfaces out of range.
     #[error("spare_nets is {0}, must be 0 to {MAX_SPARE_NETS}")]
     SpareNets(u8),
+    /// The memory or the balloon is no good.
+    #[error(transparent)]
+    Memory(#[from] MemoryConfigError),
     /// A disk is no good.
     #[error(transparent)]
     Disk(#[from] DiskConfigError),
@@ -76,27 +81,6 @@ pub enum ConfigError {
     /// The superuser, or nobody at all.
     #[error("jail.uid is {0}, must be 1 to 4294967294")]
     JailUid(u32),
-    /// Memory that does not consist of whole huge pages.
-    #[error("mem_size_mib is {mem_size_mib}, must be a multiple of {page_mib} for memory.backing {backing}")]
-    HugePages {
-        /// Size of the memory.
-        mem_size_mib: u32,
-        /// Size of a huge page.
-        page_mib: u32,
-        /// What was asked for.
-        backing: Backing,
-    },
-    /// A balloon for memory that can't be given back.
-    #[error("a balloon needs memory.backing anonymous: huge pages of the pool can't be given back in parts")]
-    BalloonBacking,
-    /// A balloon that leaves too little.
-    #[error("balloon.target_mib is {target_mib}, must leave {MIN_MEM_SIZE_MIB} MiB of {mem_size_mib}")]
-    BalloonTarget {
-        /// What the balloon is to hold.
-        target_mib: u32,
-        /// Size of the memory.
-        mem_size_mib: u32,
-    },
     /// A context id that is reserved.
     #[error("vsock.guest_cid is {0}, must be 3 to 4294967294")]
     GuestCid(u32),
@@ -157,94 +141,6 @@ pub struct VmConfig {
     pub jail: Option<JailConfig>,
 }
 
-/// Where the guest's memory comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemoryConfig {
-    /// Its pages.
-    #[serde(default)]
-    pub backing: Backing,
-    /// Whether other processes can map it, as back ends of devices that live in processes of their own do.
-    #[serde(default)]
-    pub shared: bool,
-    /// Whether the host gives all of it before the guest starts, so that it never has to wait for memory later.
-    #[serde(default)]
-    pub prefault: bool,
-}
-
-/// The pages of which the guest's memory consists.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Backing {
-    /// Ordinary ones, taken from the host as the guest touches them. The sum of all guests may exceed the host's memory.
-    #[default]
-    #[serde(rename = "anonymous")]
-    Anonymous,
-    /// Of the host's pool of 2 MiB pages, reserved before the guest starts.
-    #[serde(rename = "hugetlb_2m")]
-    Hugetlb2M,
-    /// Of the host's pool of 1 GiB pages, reserved before the guest starts.
-    #[serde(rename = "hugetlb_1g")]
-    Hugetlb1G,
-}
-
-impl Backing {
-    /// Size of a page of the pool, in MiB.
-    pub fn huge_page_mib(self) -> Option<u32> {
-        match self {
-            Self::Anonymous => None,
-            Self::Hugetlb2M => Some(2),
-            Self::Hugetlb1G => Some(1024),
-        }
-    }
-}
-
-impl std::fmt::Display for Backing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "anonymous",
-            Self::Hugetlb2M => "hugetlb_2m",
-            Self::Hugetlb1G => "hugetlb_1g",
-        })
-    }
-}
-
-/// The CPU that the guest sees; see [`crate::cpu::template`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CpuTemplate {
-    /// What the host has, as far as KVM supports it and [`crate::cpu::policy`] lets it through.
-    #[default]
-    #[serde(rename = "host")]
-    Host,
-    /// The instructions of the x86-64 psABI's second level.
-    #[serde(rename = "x86-64-v2")]
-    V2,
-    /// Of its third level: AVX2.
-    #[serde(rename = "x86-64-v3")]
-    V3,
-    /// Of its fourth level: AVX-512.
-    #[serde(rename = "x86-64-v4")]
-    V4,
-}
-
-/// A balloon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BalloonConfig {
-    /// How much memory the guest is to give up from the start, in MiB.
-    #[serde(default)]
-    pub target_mib: u32,
-    /// Whether the guest tells of its memory. Yes, unless told otherwise.
-    #[serde(default = "yes")]
-    pub stats: bool,
-    /// Whether the guest gives back free memory by itself. Yes, unless told otherwise.
-    #[serde(default = "yes")]
-    pub free_page_reporting: bool,
-    /// The guest is not told of the balloon at its start, but by whoever steers it, with the place that
-    /// [`BalloonState`](crate::virtio::balloon::BalloonState) has: so its boot does not wait for it.
-    #[serde(default)]
-    pub late: bool,
-}
-
 /// A vsock device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -295,7 +191,7 @@ impl VmConfig {
         if !(MIN_MEM_SIZE_MIB..=MAX_MEM_SIZE_MIB).contains(&self.mem_size_mib) {
             return Err(ConfigError::MemSize(self.mem_size_mib));
         }
-        self.validate_memory()?;
+        memory::validate(self.mem_size_mib, self.memory, self.balloon.as_ref())?;
         if !self.cmdline.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(ConfigError::Cmdline);
         }
@@ -319,29 +215,14 @@ impl VmConfig {
         }
     }
 
-    fn validate_memory(&self) -> Result<(), ConfigError> {
-        let (mem_size_mib, backing) = (self.mem_size_mib, self.memory.backing);
-        match backing.huge_page_mib() {
-            Some(page_mib) if !mem_size_mib.is_multiple_of(page_mib) => {
-                return Err(ConfigError::HugePages { mem_size_mib, page_mib, backing });
-            }
-            Some(_) if self.balloon.is_some() => return Err(ConfigError::BalloonBacking),
-            _ => {}
-        }
-        self.balloon.as_ref().map_or(Ok(()), |balloon| self.validate_balloon_target(balloon.target_mib))
-    }
-
     /// Checks how much memory a balloon is to hold.
     ///
     /// # Errors
     /// When it leaves the guest too little.
-    pub fn validate_balloon_target(&self, target_mib: u32) -> Result<(), ConfigError> {
-        let mem_size_mib = self.mem_size_mib;
-        if target_mib > mem_size_mib.saturating_sub(MIN_MEM_SIZE_MIB) {
-            return Err(ConfigError::BalloonTarget { target_mib, mem_size_mib });
-        }
-        Ok(())
+    pub fn validate_balloon_target(&self, target_mib: u32) -> Result<(), MemoryConfigError> {
+        memory::validate_target(self.mem_size_mib, target_mib)
     }
+
     /// The names of the empty slots for disks.
     pub fn spare_disk_names(&self) -> impl Iterator<Item = String> {
         (0..self.spare_disks).map(|index| format!("spare{index}"))
@@ -458,34 +339,13 @@ mod tests {
         assert!(matches!(with("mem_size_mib", u32::MAX.into()), Err(ConfigError::MemSize(u32::MAX))));
         let memory = |backing: &str| with("memory", serde_json::json!({"backing": backing}));
         assert!(memory("hugetlb_2m").is_ok());
-        let error = memory("hugetlb_1g").unwrap_err().to_string();
-        assert_eq!(error, "mem_size_mib is 64, must be a multiple of 1024 for memory.backing hugetlb_1g");
+        assert!(matches!(memory("hugetlb_1g"), Err(ConfigError::Memory(_))));
         assert!(matches!(memory("swap"), Err(ConfigError::Parse(_))));
         assert!(matches!(with("cpu_template", "x86-64-v5".into()), Err(ConfigError::Parse(_))));
         assert!(matches!(with("cmdline", "a\nb".into()), Err(ConfigError::Cmdline)));
         assert!(matches!(with("jail", serde_json::json!({"uid": 0})), Err(ConfigError::JailUid(0))));
         let vsock = serde_json::json!({"guest_cid": 2, "socket": "/s"});
         assert!(matches!(with("vsock", vsock), Err(ConfigError::GuestCid(2))));
-    }
-
-    #[test]
-    fn a_balloon_leaves_the_guest_enough_and_needs_ordinary_memory() {
-        let json = |size: u32, target: u32, backing: &str| {
-            let json = serde_json::json!({"kernel": "/k", "vcpus": 1, "mem_size_mib": size,
-                "memory": {"backing": backing}, "balloon": {"target_mib": target}});
-            VmConfig::from_json(&json.to_string())
-        };
-        let balloon = json(256, 192, "anonymous").unwrap().balloon.unwrap();
-        assert_eq!(
-            balloon,
-            BalloonConfig { target_mib: 192, stats: true, free_page_reporting: true, late: false }
-        );
-        assert!(matches!(
-            json(256, 193, "anonymous"),
-            Err(ConfigError::BalloonTarget { target_mib: 193, mem_size_mib: 256 })
-        ));
-        assert!(matches!(json(64, 1, "anonymous"), Err(ConfigError::BalloonTarget { .. })));
-        assert!(matches!(json(256, 0, "hugetlb_2m"), Err(ConfigError::BalloonBacking)));
     }
 
     #[test]

@@ -15,12 +15,14 @@ use crate::{
     bus::GuestEnd,
     config::{NetConfig, TapConfig, VmConfig},
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    error::VmError,
     jail::seccomp::{self, Role},
     metrics::prometheus,
+    socket_files::SocketFiles,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
     virtio::block::Source,
-    vm::{Parts, SocketFiles, Vm, VmError},
+    vm::{Parts, Vm},
 };
 
 const VM: u64 = 0;

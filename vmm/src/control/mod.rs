@@ -3,7 +3,7 @@
 //! | ask | answer |
 //! |---|---|
 //! | `{"op":"state"}` | `{"ok":{...}}` with a [`State`] |
-//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::metrics::Counters`] |
+//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::counters::Counters`] |
 //! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |

@@ -17,12 +17,13 @@ use std::{
     },
 };
 
-use super::{buffers::Buffers, kind::Kind};
+use super::{
+    buffers::{Buffers, ZEROS},
+    kind::Kind,
+};
 
 /// Bytes of a sector, the unit of all requests.
 pub(super) const SECTOR: u64 = ZEROS.len() as u64;
-/// A sector of zeros.
-pub(super) const ZEROS: [u8; 512] = [0; 512];
 /// Bytes of a piece in which zeros are written to files that can't be told to be zero.
 const ZERO_PIECE: usize = 64 << 10;
 

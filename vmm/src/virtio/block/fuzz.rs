@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::WhenFull,
-    fuzzing::{Guest, INDIRECT, NEXT, Script, Step, WRITE, buffer},
+    fuzzing::guest::{Guest, INDIRECT, NEXT, Script, Step, WRITE, buffer},
     rate_limit::RateLimit,
     virtio::ActiveQueue,
 };

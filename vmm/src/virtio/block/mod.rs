@@ -42,6 +42,7 @@ mod engine;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod job;
 mod kind;
 mod metrics;
 mod queue;

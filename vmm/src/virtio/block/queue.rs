@@ -11,9 +11,11 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::GuestMemoryMmap;
 
 use super::{
-    engine::{Done, Engine, MAX_IN_FLIGHT, in_place},
+    engine::Engine,
+    job::{Done, Job, in_place},
     kind::Kind,
-    request::{self, Job, Request},
+    request::{self, Request},
+    ring::MAX_IN_FLIGHT,
     slot::Slot,
 };
 use crate::{log::guest_fault, time::monotonic_ns, virtio::serve::ServeError};

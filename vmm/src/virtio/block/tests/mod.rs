@@ -7,8 +7,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{
     disk::{Closed, Disk, DiskError, Source},
-    engine::{Engine, MAX_IN_FLIGHT},
+    engine::Engine,
     queue::{BlockQueue, Next, Pass},
+    ring::MAX_IN_FLIGHT,
     slot::Slot,
     *,
 };
