@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     Error, Result,
     guest::Guest,
-    run::RunRequest,
+    request::RunRequest,
     signals::{self, Signals},
     stdio,
     terminal::{self, RawMode},

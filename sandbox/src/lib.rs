@@ -16,6 +16,7 @@ pub mod paths;
 pub mod pod;
 pub mod privilege;
 mod remove;
+pub mod request;
 pub mod run;
 pub mod rundir;
 pub mod signals;

@@ -1,8 +1,7 @@
 //! Runs one container in a VM of its own, from a prepared plan to nothing left.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use husk_image::Image;
 use husk_protocol::agent::{Empty, RootFs, SetupSandboxRequest};
 use husk_vmm::config::DiskConfig;
 use oci_spec::runtime::Spec;
@@ -11,8 +10,9 @@ use crate::{
     Error, Result,
     container::{Container, Trouble},
     disk, join,
-    network::{Connection, NetworkOptions, NetworkPlan},
+    network::{Connection, NetworkPlan},
     paths::{Assets, Dirs},
+    request::RunRequest,
     rundir::RunDir,
     signals::Signals,
     spec::{self, ContainerOptions},
@@ -30,29 +30,6 @@ const GUEST_OVERHEAD_MIB: u64 = 96;
 const DEFAULT_MEM_SIZE_MIB: u64 = 512;
 /// Two disks for each of so many containers may join a VM.
 const SPARE_DISKS: u8 = 8;
-
-/// What to run, and how.
-#[derive(Debug)]
-pub struct RunRequest {
-    /// The image.
-    pub image: Image,
-    /// The container.
-    pub container: ContainerOptions,
-    /// A name that no other running container has.
-    pub name: Option<String>,
-    /// Its network.
-    pub network: NetworkOptions,
-    /// Keep the container's standard input open and feed it husk's.
-    pub interactive: bool,
-    /// Limit of the unpacked image and of the container's writable space, in MiB.
-    pub storage_mib: u64,
-    /// How long VM and agent may take to answer.
-    pub timeout: Duration,
-    /// Is told what the user should know, and is no failure.
-    pub note: fn(&str),
-    /// Ask VMM and guest for their part of the timeline.
-    pub timings: bool,
-}
 
 /// Runs a container to its end and returns its exit code.
 ///

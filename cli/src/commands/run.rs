@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use husk_image::{Image, Reference, Store};
 use husk_sandbox::{
     paths::{Assets, Dirs},
-    run::RunRequest,
+    request::RunRequest,
     spec::ContainerOptions,
     timeline::Timeline,
 };

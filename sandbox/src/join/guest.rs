@@ -25,7 +25,7 @@ use crate::{
     guest::{Guest, dial_agent},
     paths::Dirs,
     privilege,
-    run::RunRequest,
+    request::RunRequest,
     rundir::{self, RunDir},
     signals::Signals,
     spec,

@@ -1,6 +1,6 @@
 //! Which system calls each kind of thread makes, once it is at work.
 
-use super::seccomp::{
+use super::rule::{
     Allowed::{self, Call, Values, Without},
     Role,
 };

@@ -26,6 +26,7 @@ mod landlock;
 mod outside;
 mod privileges;
 mod root;
+mod rule;
 pub mod seccomp;
 
 pub use outside::Outside;
