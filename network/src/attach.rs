@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use husk_base::{atomic, dirs::make_private_dir, lock::lock_file};
+use husk_base::{Mac, atomic, dirs::make_private_dir, lock::lock_file};
 use husk_protocol::agent::{Address, Interface, Neighbour, Route};
 
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
     forwarding,
     lease::{Lease, Leases, Wanted},
     link::{self, Links},
-    mac::Mac,
     publish::PortMapping,
     rules::Rules,
     store::Networks,

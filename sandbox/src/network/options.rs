@@ -5,8 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use husk_base::Mac;
 use husk_network::{
-    Mac,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
     publish::{PortRequest, spec},
 };
