@@ -2,10 +2,16 @@
 
 mod args;
 mod commands;
+mod create;
+mod detach;
 mod network;
 mod output;
 mod progress;
 mod runtime_class;
+mod session;
+mod signals;
+mod start;
+mod terminal;
 mod units;
 mod unprivileged;
 
@@ -41,7 +47,19 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => commands::run::run(&dirs, args, timeline).await,
+            Command::Run(args) => commands::run::run(&dirs, &args, timeline).await,
+            Command::Create(args) => commands::run::create_only(&dirs, &args).await,
+            Command::Start(args) => commands::container::start(&dirs, &args).await,
+            Command::Stop(args) => commands::container::stop(&dirs, &args).await,
+            Command::Kill(args) => commands::container::kill(&dirs, &args).await,
+            Command::Restart(args) => commands::container::restart(&dirs, &args).await,
+            Command::Pause(args) => commands::container::pause(&dirs, &args, true).await,
+            Command::Unpause(args) => commands::container::pause(&dirs, &args, false).await,
+            Command::Wait(args) => commands::container::wait(&dirs, &args).await,
+            Command::Rm(args) => commands::container::rm(&dirs, &args).await,
+            Command::Exec(args) => commands::exec::run(&dirs, &args).await,
+            Command::Attach(args) => commands::container::attach(&dirs, &args).await,
+            Command::Rename(args) => commands::container::rename(&dirs, &args),
             Command::Pull(args) => commands::pull::run(&dirs, &args).await,
             Command::Images(args) => commands::images::run(&dirs, &args),
             Command::Rmi(args) => commands::rmi::run(&dirs, &args),

@@ -12,6 +12,11 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     print_note(&format!("husk: {error:#}\n"));
 }
 
+/// Tells what the user should know, and is not a failure.
+pub(crate) fn note(text: &str) {
+    print_note(&format!("husk: note: {text}\n"));
+}
+
 /// Prints text to standard error. That may be a terminal which is gone, and then nobody misses it.
 pub(crate) fn print_note(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());

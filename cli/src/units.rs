@@ -84,6 +84,17 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A signal by its name or number, as it was given.
+pub(crate) fn parse_signal_name(text: &str) -> Result<String, String> {
+    parse_signal(text).map(|_| text.to_owned())
+}
+
+/// A signal's number.
+pub(crate) fn parse_signal(text: &str) -> Result<u32, String> {
+    let number = husk_sandbox::signals::parse(text).map(i32::unsigned_abs);
+    number.ok_or_else(|| format!("invalid signal: {text}"))
+}
+
 /// A host name: labels of letters, digits and hyphens, 64 bytes in all, which is the kernel's limit.
 pub(crate) fn parse_hostname(text: &str) -> Result<String, String> {
     let label = |label: &str| {

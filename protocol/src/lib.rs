@@ -14,8 +14,9 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
 
-pub use generated::{agent, agent_ttrpc, cri, runtimeoptions};
+pub use generated::{agent, agent_ttrpc, cri, pod, pod_ttrpc, runtimeoptions};
 
+pub mod attach;
 pub mod cgroup;
 mod stream;
 pub use stream::{StdioKind, StreamHello, StreamHelloError};

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError, socket::SocketError};
+
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -66,6 +68,12 @@ pub enum Error {
         /// What the VMM said, and the console's last lines.
         reason: String,
     },
+    /// A pod's supervisor ended before it answered.
+    #[error("the pod's supervisor ended unexpectedly: {}", if .said.is_empty() { "it said nothing" } else { .said.as_str() })]
+    SupervisorDied {
+        /// What it has written to its log.
+        said: String,
+    },
     /// The agent refused or failed.
     #[error("{0}")]
     Agent(String),
@@ -110,35 +118,45 @@ pub enum Error {
         /// Where space is needed.
         path: PathBuf,
     },
-    /// The name is taken by a running container.
-    #[error("the container name {name:?} is in use by container {id}")]
+    /// The name is taken by another container.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
     NameInUse {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The container that has it.
         id: String,
     },
-    /// No such container runs.
-    #[error("no container {name:?} is running")]
+    /// There is no such container.
+    #[error("No such container: {name}")]
     NoContainer {
         /// Its name, or what its id begins with.
         name: String,
     },
-    /// A VM can't be joined.
-    #[error("cannot join the virtual machine of container {owner:?}")]
-    Join {
-        /// The container whose VM it is.
-        owner: String,
-        /// What its VMM said.
-        #[source]
-        source: husk_vmm::client::ClientError,
+    /// Several containers' ids begin so.
+    #[error("multiple IDs found with provided prefix: {prefix}")]
+    AmbiguousId {
+        /// The beginning.
+        prefix: String,
     },
-    /// The VM that a container joined is gone.
-    #[error("the container {owner:?} has ended, and with it the virtual machine that this one joined")]
-    JoinedLost {
-        /// The container whose VM it was.
-        owner: String,
+    /// A container's record was written by a newer husk.
+    #[error("{} is of version {version}, which this husk does not know: use the newer husk", path.display())]
+    NewerRecord {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
     },
+    /// A record or a configuration can't be read or written.
+    #[error(transparent)]
+    Json(JsonFileError),
+    /// A directory is not this user's alone.
+    #[error(transparent)]
+    PrivateDir(PrivateDirError),
+    /// A socket can't be made or reached.
+    #[error(transparent)]
+    Socket(SocketError),
     /// A network of husk's own can't be used.
     #[error(transparent)]
     Network(#[from] husk_network::Error),
@@ -250,6 +268,39 @@ impl Error {
     }
 }
 
+impl From<IoError> for Error {
+    fn from(IoError { what, path, source }: IoError) -> Self {
+        Self::io(what, path)(source)
+    }
+}
+
+impl From<JsonFileError> for Error {
+    fn from(error: JsonFileError) -> Self {
+        match error {
+            JsonFileError::Io(error) => error.into(),
+            other => Self::Json(other),
+        }
+    }
+}
+
+impl From<PrivateDirError> for Error {
+    fn from(error: PrivateDirError) -> Self {
+        match error {
+            PrivateDirError::Io(error) => error.into(),
+            other => Self::PrivateDir(other),
+        }
+    }
+}
+
+impl From<SocketError> for Error {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Io(error) => error.into(),
+            other => Self::Socket(other),
+        }
+    }
+}
+
 /// The agent marks the two failures that have an exit code of their own by how their text begins.
 const NOT_FOUND: &str = "executable not found: ";
 const NOT_PERMITTED: &str = "executable not permitted: ";
@@ -271,6 +322,20 @@ impl From<ttrpc::Error> for Error {
             ttrpc::Code::FAILED_PRECONDITION => Self::WrongState(text),
             _ => Self::Agent(text),
         }
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    /// For a front end's own API: what [`Error::from`] makes an error of this kind of again.
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::NotFound(_) | Error::NoContainer { .. } => ttrpc::Code::NOT_FOUND,
+            Error::AlreadyExists(_) | Error::NameInUse { .. } => ttrpc::Code::ALREADY_EXISTS,
+            Error::WrongState(_) => ttrpc::Code::FAILED_PRECONDITION,
+            Error::InvalidOption(_) => ttrpc::Code::INVALID_ARGUMENT,
+            _ => ttrpc::Code::INTERNAL,
+        };
+        Self::RpcStatus(ttrpc::get_status(code, husk_base::chain::text(&error)))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +10,7 @@ use crate::{Error, Result, privilege};
 /// The directories that hold husk's state.
 #[derive(Debug, Clone)]
 pub struct Dirs {
-    /// Survives a reboot: images, unpacked disks, scratch disks of running containers.
+    /// Survives a reboot: images, unpacked disks, containers.
     pub data: PathBuf,
     /// Does not: one directory per running sandbox.
     pub run: PathBuf,
@@ -43,18 +42,6 @@ impl Dirs {
         self.data.join("disks")
     }
 
-    /// Scratch disks of running sandboxes.
-    pub fn scratch(&self) -> PathBuf {
-        self.data.join("scratch")
-    }
-}
-
-/// Makes a directory and its parents, for this user alone.
-///
-/// # Errors
-/// When it can't be made.
-pub fn make_private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
 }
 
 /// husk's own pieces, apart from the program that runs.
@@ -94,6 +81,14 @@ impl Assets {
         find("VMM", "husk-vmm", "../libexec/husk", ".")
     }
 
+    /// Finds the supervisor's binary.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn find_supervisor() -> Result<PathBuf> {
+        find("supervisor", "husk-supervisor", "../libexec/husk", ".")
+    }
+
     /// Finds the file system server's binary.
     ///
     /// # Errors
@@ -106,14 +101,19 @@ impl Assets {
 fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Result<PathBuf> {
     let exe = env::current_exe().map_err(Error::io("find", "the running program"))?;
     let bin = exe.parent().unwrap_or(Path::new("/"));
-    let candidates = [bin.join(in_tree).join(name), bin.join(installed).join(name)];
+    // The supervisor is beside the VMM, a directory deeper than `husk`.
+    let candidates = [
+        bin.join(in_tree).join(name),
+        bin.join(installed).join(name),
+        bin.join("..").join(installed).join(name),
+    ];
     candidates
         .iter()
         .find(|path| path.is_file())
         .map(|path| fs::canonicalize(path).unwrap_or(path.clone()))
         .ok_or_else(|| Error::AssetMissing {
             what,
-            looked_in: candidates.map(|path| path.display().to_string()).join(" and "),
+            looked_in: candidates.map(|path| path.display().to_string()).join(", "),
         })
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn run(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
             digest: image.manifest_digest.to_string(),
             created: image.created.clone(),
             size_bytes: image.size,
-            unpacked: unpack::disk_of_chain(dirs, &image.chain_id).exists(),
+            unpacked: unpack::disk_of(dirs, image.chain_id.hex()).exists(),
         })
         .collect();
     if args.format == Format::Json {

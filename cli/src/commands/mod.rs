@@ -2,7 +2,9 @@
 
 pub(crate) mod check;
 pub(crate) mod config;
+pub(crate) mod container;
 pub(crate) mod containerd;
+pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod load;
 pub(crate) mod network;

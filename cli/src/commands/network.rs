@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use husk_network::{Definition, Lease, NewNetwork};
-use husk_sandbox::{network, paths::Dirs, rundir};
+use husk_sandbox::{network, paths::Dirs, rundir, store::Store};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -133,7 +133,8 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> anyhow::Result<()>) -
 
 /// `husk port`: `80/tcp -> 0.0.0.0:8080`, as Docker prints it.
 pub(crate) fn port(dirs: &Dirs, args: &PortArgs) -> anyhow::Result<u8> {
-    let ports = network::published(dirs, &args.container)?;
+    let store = Store::open(dirs)?;
+    let ports = store.get(&store.find(&args.container)?)?.state.ports;
     if args.format == Format::Json {
         output::print_json(&ports)?;
         return Ok(0);

@@ -12,7 +12,7 @@ pub(crate) fn run(dirs: &Dirs, args: &RmiArgs) -> anyhow::Result<u8> {
         match store.remove(name) {
             Ok(report) => {
                 for chain_id in &report.freed_chain_ids {
-                    unpack::forget(dirs, chain_id)?;
+                    unpack::forget(dirs, chain_id.hex())?;
                 }
                 output::print_line(&format!("removed {name}"))?;
             }

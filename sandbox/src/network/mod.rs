@@ -32,6 +32,7 @@ use crate::{
     vm::{self, NetPlan},
 };
 
+mod endpoint;
 mod names_inside;
 mod namespace;
 mod options;
@@ -40,6 +41,7 @@ mod options;
 const SPARE_NETS: u8 = 4;
 
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
+pub use endpoint::Endpoint;
 pub use options::{NetworkMode, NetworkOptions, NetworkPlan, NetworkWish};
 
 /// The networks of husk's own.
@@ -48,15 +50,6 @@ pub use options::{NetworkMode, NetworkOptions, NetworkPlan, NetworkWish};
 /// When their directories can't be made.
 pub fn networks(dirs: &Dirs) -> Result<Networks> {
     Ok(Networks::open(&dirs.data.join("networks"), &dirs.run.join("networks"))?)
-}
-
-/// The ports of the host that lead to a running container.
-///
-/// # Errors
-/// When there is no such container.
-pub fn published(dirs: &Dirs, container: &str) -> Result<Vec<PortMapping>> {
-    let (id, _) = rundir::find(dirs, container)?;
-    Ok(networks(dirs)?.published(&id)?)
 }
 
 /// Undoes what killed ones left of networks, namespaces, and CNI's networks.
@@ -252,6 +245,18 @@ impl Connection {
             self.add(attached.nic, wish.limit_rx, wish.limit_tx)?;
         }
         Ok(())
+    }
+
+    /// The networks that the guest is on, for its container's record.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let networks = self.attachments.iter().map(|attachment| Some(&attachment.network));
+        let networks = networks.chain(std::iter::repeat(None));
+        self.network.interfaces.iter().zip(networks).map(|(one, network)| Endpoint::of(one, network)).collect()
+    }
+
+    /// The ports of the host that lead to the guest.
+    pub(crate) fn published(&self) -> Vec<PortMapping> {
+        self.ports.iter().map(|port| port.mapping.clone()).collect()
     }
 
     /// The container's addresses, those of its first interface first.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use husk_base::dirs::make_private_dir;
 use husk_network::{
     Nic,
     cni::{self, Cni, NetworkConfig, Runtime},
@@ -33,7 +34,7 @@ use super::{
 use crate::{
     Error, Result,
     guest::{self, Guest},
-    paths::{Dirs, make_private_dir},
+    paths::Dirs,
     rundir::{self, RunDir},
 };
 

@@ -65,16 +65,6 @@ pub struct NetworkOptions {
     pub extra_hosts: Vec<ExtraHost>,
 }
 
-impl NetworkOptions {
-    /// The container whose VM is joined.
-    pub fn joined(&self) -> Option<&str> {
-        match &self.mode {
-            NetworkMode::Container(owner) => Some(owner),
-            _ => None,
-        }
-    }
-}
-
 /// Everything that a container's network is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPlan {
@@ -89,8 +79,24 @@ pub struct NetworkPlan {
 }
 
 impl NetworkPlan {
+    /// No network but loopback.
+    pub fn none(hostname: &str) -> Self {
+        let options = NetworkOptions {
+            mode: NetworkMode::None,
+            publish: Vec::new(),
+            publish_all: false,
+            dns: DnsOptions::default(),
+            extra_hosts: Vec::new(),
+        };
+        Self { options, name: None, hostname: hostname.to_owned(), exposed_ports: Vec::new() }
+    }
+
     /// The ports to publish: those that the user names, and with `publish_all` those that the image exposes.
     pub(super) fn wanted_ports(&self) -> Vec<PortRequest> {
+        if let NetworkMode::Pasta(_) = self.options.mode {
+            // Pasta has them.
+            return Vec::new();
+        }
         let mut ports = self.options.publish.clone();
         if self.options.publish_all {
             let exposed = self.exposed_ports.iter().map(String::as_str);

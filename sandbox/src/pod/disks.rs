@@ -1,18 +1,22 @@
 //! Disks of containers, which join the running VM.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use husk_protocol::agent::{self, RootFs};
-use husk_vmm::{client::Client, rate_limit::RateLimit};
+use husk_vmm::{client::Client, config::DiskConfig, rate_limit::RateLimit};
 use tokio::task::spawn_blocking;
 
-use super::{DiskSource, spec::Block};
+use super::{DiskSource, ImageRoot, spec::Block};
 use crate::{Error, Result};
 
 /// Options of mounts of image files on a host, which mean nothing for a disk.
@@ -24,12 +28,54 @@ pub(super) struct Disks {
     control: PathBuf,
     /// How many there have been: each gets a serial of its own.
     count: AtomicU32,
+    /// The serials of an image's and a container's disk that the VM has had from its start, by the container's id.
+    at_start: Mutex<HashMap<String, [String; 2]>>,
 }
 
 impl Disks {
     /// Those of the VM whose control socket this is.
     pub(super) fn new(control: PathBuf) -> Self {
-        Self { control, count: AtomicU32::new(0) }
+        Self { control, count: AtomicU32::new(0), at_start: Mutex::default() }
+    }
+
+    /// The disks that a VM has from its start.
+    pub(super) fn at_start(&self, roots: &[ImageRoot]) -> Vec<DiskConfig> {
+        let mut at_start = lock(&self.at_start);
+        let mut disks = Vec::with_capacity(2 * roots.len());
+        for root in roots {
+            let [base, scratch] = [self.serial(), self.serial()];
+            disks.push(DiskConfig::new(base.clone(), root.base.clone(), true));
+            disks.push(DiskConfig::new(scratch.clone(), root.scratch.clone(), false));
+            at_start.insert(root.container_id.clone(), [base, scratch]);
+        }
+        disks
+    }
+
+    /// Attaches the disks of an image and a container, unless the VM has had them from its start; returns what the agent receives,
+    /// and their serials.
+    pub(super) async fn attach_image(&self, root: ImageRoot) -> Result<(RootFs, Vec<String>)> {
+        let had = lock(&self.at_start).remove(&root.container_id);
+        let (devices, [base_disk, scratch_disk]) = match had {
+            Some(serials) => (Vec::new(), serials),
+            None => {
+                let (base_device, base) = self.attach(root.base, true).await?;
+                let scratch = self.attach(root.scratch, false).await;
+                if scratch.is_err() {
+                    // The reason counts.
+                    let _ = self.detach(base.clone()).await;
+                }
+                let (scratch_device, scratch) = scratch?;
+                (vec![base_device, scratch_device], [base, scratch])
+            }
+        };
+        // A disk from the start has no slot that it could leave.
+        let serials =
+            if devices.is_empty() { Vec::new() } else { vec![base_disk.clone(), scratch_disk.clone()] };
+        Ok((RootFs { base_disk, scratch_disk, devices, ..Default::default() }, serials))
+    }
+
+    fn serial(&self) -> String {
+        format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Attaches a root's disk; returns what the agent is to be told of it, and its serial.
@@ -54,7 +100,7 @@ impl Disks {
 
     /// Attaches what is at `path`; returns its place and its serial.
     async fn attach(&self, path: PathBuf, read_only: bool) -> Result<(String, String)> {
-        let serial = format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed));
+        let serial = self.serial();
         let (control, id) = (self.control.clone(), serial.clone());
         let attached = blocking(move || {
             let disk: File = OpenOptions::new()
@@ -95,4 +141,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// What is guarded is whole even if a thread has panicked with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

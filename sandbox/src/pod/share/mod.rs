@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use husk_base::dirs::make_private_dir;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open, openat, unlinkat},
     io::Errno,
@@ -41,7 +42,6 @@ use super::{FsMount, disks::blocking, spec::Bind};
 use crate::{
     Error, Result,
     filesystem::{Server, ServerPlan},
-    paths::make_private_dir,
     rundir::RunDir,
 };
 

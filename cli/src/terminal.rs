@@ -4,10 +4,8 @@ use std::io;
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use crate::{Error, Result};
-
 /// Rows and columns of the terminal on standard input, if there is one.
-pub fn window_size() -> Option<(u32, u32)> {
+pub(crate) fn window_size() -> Option<(u32, u32)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ fills the winsize that the pointer leads to.
     let got = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, &raw mut size) };
@@ -16,7 +14,7 @@ pub fn window_size() -> Option<(u32, u32)> {
 
 /// The terminal on standard input passes every key on; dropping this gives it back as it was.
 #[derive(Debug)]
-pub struct RawMode {
+pub(crate) struct RawMode {
     before: Termios,
 }
 
@@ -25,13 +23,12 @@ impl RawMode {
     ///
     /// # Errors
     /// When the terminal refuses.
-    pub fn enter() -> Result<Option<Self>> {
+    pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         let Ok(before) = tcgetattr(&stdin) else { return Ok(None) };
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        tcsetattr(&stdin, SetArg::TCSANOW, &raw)
-            .map_err(|error| Error::io("change", "the terminal's mode")(error.into()))?;
+        tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         Ok(Some(Self { before }))
     }
 }

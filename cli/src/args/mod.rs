@@ -1,12 +1,20 @@
 //! The command line, with Docker's names for Docker's things.
 
+mod container;
+mod create;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use husk_sandbox::spec::Tmpfs;
 use ipnet::IpNet;
 
-use crate::{network::NetworkArgs, units};
+pub(crate) use self::{
+    container::{
+        AttachArgs, ContainersArgs, ExecArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs,
+        WaitCondition,
+    },
+    create::{CreateArgs, CreateOptions, RunArgs},
+};
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]
@@ -21,8 +29,32 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command in a new container
+    /// Create and run a new container from an image
     Run(Box<RunArgs>),
+    /// Create a new container
+    Create(Box<CreateArgs>),
+    /// Start one or more stopped containers
+    Start(StartArgs),
+    /// Stop one or more running containers
+    Stop(StopArgs),
+    /// Kill one or more running containers
+    Kill(KillArgs),
+    /// Restart one or more containers
+    Restart(StopArgs),
+    /// Pause all processes within one or more containers
+    Pause(ContainersArgs),
+    /// Unpause all processes within one or more containers
+    Unpause(ContainersArgs),
+    /// Block until one or more containers stop, then print their exit codes
+    Wait(WaitArgs),
+    /// Remove one or more containers
+    Rm(RmArgs),
+    /// Execute a command in a running container
+    Exec(ExecArgs),
+    /// Attach local standard input, output, and error streams to a running container
+    Attach(AttachArgs),
+    /// Rename a container
+    Rename(RenameArgs),
     /// Download an image from a registry
     Pull(PullArgs),
     /// List images
@@ -93,76 +125,6 @@ pub(crate) enum Format {
     Table,
     /// For programs
     Json,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// Remove the container when it ends; husk always does
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Keep standard input open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the container a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set an environment variable; without a value, pass husk's own on
-    #[arg(short, long, value_name = "K[=V]")]
-    pub(crate) env: Vec<String>,
-    /// Read environment variables from a file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
-    /// Working directory inside the container
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<PathBuf>,
-    /// User name or id, with an optional group
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Replace the image's entry point
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) entrypoint: Option<String>,
-    /// Give the container a name
-    #[arg(long, value_parser = units::parse_name)]
-    pub(crate) name: Option<String>,
-    /// The container's host name
-    #[arg(long, value_parser = units::parse_hostname)]
-    pub(crate) hostname: Option<String>,
-    /// Number of CPUs, as in 1.5
-    #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
-    pub(crate) cpus: Option<u64>,
-    /// Memory limit, as in 512m or 2g
-    #[arg(short, long, value_name = "SIZE", value_parser = units::parse_memory)]
-    pub(crate) memory: Option<u64>,
-    /// Make the container's root file system read-only
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Mount a tmpfs
-    #[arg(long, value_name = "PATH[:OPTIONS]")]
-    pub(crate) tmpfs: Vec<Tmpfs>,
-    /// When to download the image
-    #[arg(long, value_enum, default_value_t = PullPolicy::Missing)]
-    pub(crate) pull: PullPolicy,
-    /// Limit of the unpacked image, and of what the container may write
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_storage, default_value = "10g")]
-    pub(crate) storage_size: u64,
-    /// Boot this kernel instead of husk's own
-    #[arg(long, value_name = "VMLINUX")]
-    pub(crate) kernel: Option<PathBuf>,
-    /// How long VM and agent may take to answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = husk_sandbox::vm::DEFAULT_TIMEOUT_S,
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) boot_timeout: u64,
-    /// Print when each stage was reached, to standard error
-    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
-          default_missing_value = "table")]
-    pub(crate) timings: Option<Format>,
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
-    /// The image to run
-    pub(crate) image: String,
-    /// Command and arguments for the container
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,0 +1,65 @@
+//! Bringing a container's pod to life, and attaching to it.
+
+use anyhow::{Context, bail};
+use husk_sandbox::{
+    paths::Dirs,
+    rundir,
+    store::{Config, Status, Store},
+};
+use husk_supervisor::{Pod, Streams};
+
+use crate::{detach::Keys, session::Session};
+
+/// The pod that a container is to be started in: its own, whose supervisor is started, or that of the container that it joins.
+///
+/// # Errors
+/// When it can't be.
+pub(crate) async fn pod_for(dirs: &Dirs, store: &Store, config: &Config) -> anyhow::Result<Pod> {
+    let Some(owner) = config.joins() else {
+        // Of its last life, something may still be taken apart.
+        let (dirs_of_wait, id) = (dirs.clone(), config.id.clone());
+        tokio::task::spawn_blocking(move || rundir::wait_until_gone(&dirs_of_wait, &id)).await??;
+        return Ok(Pod::spawn(dirs, config)?);
+    };
+    let owner_id = store.find(owner).with_context(|| format!("cannot join the network of {owner}"))?;
+    let running = store.get(&owner_id)?.state.status;
+    let pod = match running {
+        Status::Running | Status::Paused => Pod::of(dirs, store, &owner_id)?,
+        _ => None,
+    };
+    let Some(pod) = pod else { bail!("cannot join network of a non running container: {owner_id}") };
+    pod.create(&config.id).await?;
+    Ok(pod)
+}
+
+/// Removes the record of a container that could not be started, if it was to be removed at its end.
+pub(crate) fn forget(store: &Store, config: &Config) {
+    if config.auto_remove {
+        // The supervisor may have done it.
+        let _ = store.remove(&config.id);
+    }
+}
+
+/// A session with a container's first process, which is attached to already.
+///
+/// # Errors
+/// When it can't be attached to.
+pub(crate) fn session(
+    pod: &Pod,
+    config: &Config,
+    stdin: bool,
+    sig_proxy: bool,
+    detach_keys: &Keys,
+) -> husk_sandbox::Result<Session> {
+    let terminal = config.options.terminal;
+    let wanted = Streams { stdin: stdin && config.options.interactive, stdout: true, stderr: !terminal };
+    Ok(Session {
+        pod: pod.clone(),
+        id: config.id.clone(),
+        exec_id: String::new(),
+        streams: pod.attach(&config.id, "", wanted)?,
+        terminal,
+        sig_proxy,
+        detach_keys: detach_keys.clone(),
+    })
+}
