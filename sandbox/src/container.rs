@@ -72,7 +72,7 @@ impl<'g> Container<'g> {
     ) -> std::result::Result<Self, Trouble> {
         let create = create_request(guest, id, spec, rootfs, request)?;
         let wanted = wanted_streams(request);
-        let accept = stdio::accept(guest.stdio(), id, &wanted);
+        let accept = stdio::accept(guest.stdio(), guest.token(), id, &wanted);
         let (created, streams) = tokio::join!(guest.agent().create_container(guest.soon(), &create), async {
             tokio::time::timeout(guest.timeout(), accept).await
         });

@@ -2,6 +2,10 @@
 
 use std::{io, path::PathBuf};
 
+use husk_protocol::{agent::Reason, failure};
+
+use crate::untrusted;
+
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -250,26 +254,33 @@ impl Error {
     }
 }
 
-/// The agent marks the two failures that have an exit code of their own by how their text begins.
-const NOT_FOUND: &str = "executable not found: ";
-const NOT_PERMITTED: &str = "executable not permitted: ";
+/// Most bytes of a message of the agent's.
+const MAX_MESSAGE: usize = 1024;
 
 impl From<ttrpc::Error> for Error {
     fn from(error: ttrpc::Error) -> Self {
-        let (code, text) = match error {
-            ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
-            other => (
-                ttrpc::Code::UNAVAILABLE,
-                format!("the agent in the virtual machine does not answer: {other}"),
-            ),
+        let reason = failure::reason(&error);
+        let text = match error {
+            ttrpc::Error::RpcStatus(status) => untrusted::line(&status.message, MAX_MESSAGE),
+            other => {
+                let other = untrusted::line(&other.to_string(), MAX_MESSAGE);
+                format!("the agent in the virtual machine does not answer: {other}")
+            }
         };
-        match code {
-            _ if text.starts_with(NOT_FOUND) => Self::ExecutableNotFound(text),
-            _ if text.starts_with(NOT_PERMITTED) => Self::ExecutableNotPermitted(text),
-            ttrpc::Code::NOT_FOUND => Self::NotFound(text),
-            ttrpc::Code::ALREADY_EXISTS => Self::AlreadyExists(text),
-            ttrpc::Code::FAILED_PRECONDITION => Self::WrongState(text),
-            _ => Self::Agent(text),
+        match reason {
+            Reason::EXECUTABLE_NOT_FOUND => Self::ExecutableNotFound(text),
+            Reason::EXECUTABLE_NOT_PERMITTED => Self::ExecutableNotPermitted(text),
+            Reason::NO_SUCH_CONTAINER | Reason::NO_SUCH_PROCESS => Self::NotFound(text),
+            Reason::ALREADY_EXISTS => Self::AlreadyExists(text),
+            Reason::WRONG_STATE => Self::WrongState(text),
+            Reason::UNSPECIFIED
+            | Reason::INVALID_REQUEST
+            | Reason::NO_SUCH_USER
+            | Reason::NO_SUCH_DEVICE
+            | Reason::NO_SUCH_SETTING
+            | Reason::DAMAGED_LAYER
+            | Reason::DISK_FULL
+            | Reason::OUT_OF_INODES => Self::Agent(text),
         }
     }
 }
@@ -278,16 +289,40 @@ impl From<ttrpc::Error> for Error {
 mod tests {
     use super::*;
 
-    fn agent_says(text: &str) -> Error {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INVALID_ARGUMENT, text)).into()
+    fn agent_says(reason: Reason, text: &str) -> Error {
+        failure::error(reason, text).into()
     }
 
     #[test]
     fn exit_codes_are_dockers() {
-        assert_eq!(agent_says("executable not found: nope").exit_code(), 127);
-        assert_eq!(agent_says("executable not permitted: /etc").exit_code(), 126);
-        assert_eq!(agent_says("unable to find user x").exit_code(), 125);
+        assert_eq!(agent_says(Reason::EXECUTABLE_NOT_FOUND, "nope").exit_code(), 127);
+        assert_eq!(agent_says(Reason::EXECUTABLE_NOT_PERMITTED, "/etc").exit_code(), 126);
+        assert_eq!(agent_says(Reason::NO_SUCH_USER, "unable to find user x").exit_code(), 125);
+        // The words alone decide nothing.
+        assert_eq!(agent_says(Reason::UNSPECIFIED, "executable not found: x").exit_code(), 125);
         assert_eq!(Error::InvalidOption(String::new()).exit_code(), 125);
+    }
+
+    #[test]
+    fn reasons_become_kinds_of_errors() {
+        let error = |reason| agent_says(reason, "x");
+        for reason in [Reason::NO_SUCH_CONTAINER, Reason::NO_SUCH_PROCESS] {
+            assert!(matches!(error(reason), Error::NotFound(text) if text == "x"));
+        }
+        assert!(matches!(error(Reason::ALREADY_EXISTS), Error::AlreadyExists(_)));
+        assert!(matches!(error(Reason::WRONG_STATE), Error::WrongState(_)));
+        assert!(matches!(error(Reason::NO_SUCH_DEVICE), Error::Agent(_)));
+    }
+
+    #[test]
+    fn what_a_guest_says_is_cut_and_cleaned() {
+        let Error::NotFound(text) = agent_says(Reason::NO_SUCH_CONTAINER, &"\x1b[2J\n".repeat(1 << 20))
+        else {
+            panic!("another kind of error");
+        };
+        assert!(text.len() <= MAX_MESSAGE && !text.contains(char::is_control), "{text:?}");
+        let silent = Error::from(ttrpc::Error::Others("\x1b".repeat(5000))).to_string();
+        assert!(silent.len() < 2 * MAX_MESSAGE && !silent.contains(char::is_control), "{silent:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use husk_image::Image;
-use husk_protocol::agent::{Empty, RootFs, SetupSandboxRequest};
+use husk_protocol::agent::{Empty, ImageRoot, RootFs, SetupSandboxRequest, root_fs::Root};
 use husk_vmm::config::DiskConfig;
 use oci_spec::runtime::Spec;
 
@@ -161,7 +161,7 @@ impl Sandbox {
         let join = join::Host::start(dir, vm.guest().clone(), hostname.clone())?;
         let setup = SetupSandboxRequest { hostname, ..network.set_up() };
         let guest = vm.guest().clone();
-        if let Err(error) = guest.agent().setup_sandbox(guest.soon(), &setup).await {
+        if let Err(error) = guest.set_up(setup).await {
             return Err(vm.explain(error).await);
         }
         network.serve(&guest, dir, request.note)?;
@@ -175,7 +175,8 @@ impl Sandbox {
         timeline: &mut Timeline,
     ) -> Result<u8> {
         let guest = self.vm.guest().clone();
-        let rootfs = RootFs { base_disk: BASE.into(), scratch_disk: SCRATCH.into(), ..Default::default() };
+        let image = ImageRoot { base_disk: BASE.into(), scratch_disk: SCRATCH.into(), ..Default::default() };
+        let rootfs = RootFs { root: Some(Root::Image(image)), ..Default::default() };
         let ran = async {
             let creating = Container::create(&guest, &self.id, &self.spec, rootfs, request);
             let container = tokio::select! {

@@ -11,7 +11,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use husk_protocol::{StdioKind, StreamHello};
+use husk_protocol::{StdioKind, StreamHello, StreamName, StreamToken};
 use tokio::{io::AsyncReadExt, net::UnixListener};
 
 const BUFFER: usize = 64 * 1024;
@@ -34,12 +34,13 @@ pub struct Streams {
     pub stderr: Option<Stream>,
 }
 
-/// Accepts the streams named in `wanted`. Connections that begin with anything else are closed.
+/// Accepts the streams named in `wanted`, which begin with `token`. Connections that begin with anything else are closed.
 ///
 /// # Errors
 /// When accepting fails.
 pub async fn accept(
     listener: &UnixListener,
+    token: &StreamToken,
     container_id: &str,
     wanted: &[StdioKind],
 ) -> io::Result<Streams> {
@@ -47,14 +48,14 @@ pub async fn accept(
     let mut missing = wanted.to_vec();
     while !missing.is_empty() {
         let (mut socket, _) = listener.accept().await?;
-        let Some((hello, early)) = read_hello(&mut socket).await else { continue };
-        let Some(at) = missing.iter().position(|kind| *kind == hello.kind) else { continue };
-        if hello.container_id != container_id || !hello.exec_id.is_empty() {
+        let Some((name, early)) = read_hello(&mut socket, token).await else { continue };
+        let Some(at) = missing.iter().position(|kind| *kind == name.kind) else { continue };
+        if name.container_id != container_id || !name.exec_id.is_empty() {
             continue;
         }
         missing.swap_remove(at);
         let stream = Some(Stream::new(socket, early)?);
-        match hello.kind {
+        match name.kind {
             StdioKind::Stdin => streams.stdin = stream,
             StdioKind::Stdout => streams.stdout = stream,
             StdioKind::Stderr => streams.stderr = stream,
@@ -63,13 +64,18 @@ pub async fn accept(
     Ok(streams)
 }
 
-/// The first line, and what came with it. `None`: not a hello.
-pub(crate) async fn read_hello(socket: &mut tokio::net::UnixStream) -> Option<(StreamHello, Vec<u8>)> {
+/// The stream that the first line names, and what came with that line. `None`: not a hello, or not of the agent, which
+/// alone knows the token.
+pub(crate) async fn read_hello(
+    socket: &mut tokio::net::UnixStream,
+    token: &StreamToken,
+) -> Option<(StreamName, Vec<u8>)> {
     let mut seen = Vec::with_capacity(StreamHello::MAX_LEN);
     loop {
         if let Some(end) = seen.iter().position(|byte| *byte == b'\n') {
             let early = seen.split_off(end + 1);
-            return Some((std::str::from_utf8(&seen).ok()?.parse().ok()?, early));
+            let hello: StreamHello = std::str::from_utf8(&seen).ok()?.parse().ok()?;
+            return (hello.token == *token).then_some((hello.name, early));
         }
         if seen.len() >= StreamHello::MAX_LEN || socket.read_buf(&mut seen).await.ok()? == 0 {
             return None;
@@ -150,10 +156,12 @@ mod tests {
         let path = dir.path().join("stdio");
         let listener = UnixListener::bind(&path).unwrap();
         let mut stranger = dial(&path, b"GET / HTTP/1.0\r\n\r\n");
-        let mut other = dial(&path, b"c2 stdout\n");
-        let err = dial(&path, b"c1 stderr\n");
-        let mut out = dial(&path, b"c1 stdout\nearly ");
-        let streams = accept(&listener, "c1", &[StdioKind::Stdout, StdioKind::Stderr]).await.unwrap();
+        let token: StreamToken = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let mut other = dial(&path, format!("{token} c2 stdout\n").as_bytes());
+        let mut guess = dial(&path, b"1123456789abcdef0123456789abcdef c1 stdout\n");
+        let err = dial(&path, format!("{token} c1 stderr\n").as_bytes());
+        let mut out = dial(&path, format!("{token} c1 stdout\nearly ").as_bytes());
+        let streams = accept(&listener, &token, "c1", &[StdioKind::Stdout, StdioKind::Stderr]).await.unwrap();
         assert!(streams.stdin.is_none() && streams.stderr.is_some());
 
         out.write_all(b"late").unwrap();
@@ -162,7 +170,7 @@ mod tests {
         let file = File::create(&copied).unwrap();
         streams.stdout.unwrap().copy_to(file, "out").unwrap().join().unwrap().unwrap();
         assert_eq!(std::fs::read(&copied).unwrap(), b"early late");
-        for socket in [&mut stranger, &mut other] {
+        for socket in [&mut stranger, &mut other, &mut guess] {
             let mut rest = Vec::new();
             // Unread bytes make the close a reset; either way the connection is over.
             let closed = socket.read_to_end(&mut rest);

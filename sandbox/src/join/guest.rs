@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_protocol::agent::RootFs;
+use husk_protocol::{
+    StreamToken,
+    agent::{ImageRoot, RootFs, root_fs::Root},
+};
 use husk_vmm::{
     client::{Client, ClientError},
     rate_limit::RateLimit,
@@ -53,15 +56,16 @@ pub(crate) async fn run(
     container.hostname = Some(membership.hostname.clone());
     let spec = spec::build(&unpack::name(&request.image), &request.image.defaults(), &container, dir.id())?;
     disk::create(dirs, dir.scratch(), request.storage_mib)?;
-    let rootfs = attach(&owner_dir, owner, dir, &base)?;
+    let (rootfs, devices) = attach(&owner_dir, owner, dir, &base)?;
     timeline.mark(Stage::Planned);
 
     let port = FIRST_PORT + rundir::number(dir.id());
     let (_socket, stdio) = StdioSocket::listen(&owner_dir, &owner_id, port)?;
     let connection = dial_agent(&vm::guest_socket(&owner_dir)).await?;
-    let guest = Guest::new(connection, stdio, port, request.timeout);
+    let guest = Guest::new(connection, stdio, port, membership.token.clone(), request.timeout);
     let result = tokio::select! {
         result = async {
+            guest.plug_in(devices).await?;
             let container = Container::create(&guest, dir.id(), &spec, rootfs, request).await?;
             container.attend(signals, request).await
         } => result,
@@ -82,6 +86,7 @@ pub(crate) async fn run(
 struct Membership {
     stream: BufReader<UnixStream>,
     hostname: String,
+    token: StreamToken,
 }
 
 impl Membership {
@@ -93,8 +98,9 @@ impl Membership {
         let mut stream = BufReader::new(stream);
         let mut answer = String::new();
         (&mut stream).take(MAX_LINE).read_line(&mut answer).await?;
-        let Welcome { hostname } = serde_json::from_str(&answer)?;
-        Ok(Self { stream, hostname })
+        let Welcome { hostname, stream_token } = serde_json::from_str(&answer)?;
+        let token = stream_token.parse().map_err(io::Error::other)?;
+        Ok(Self { stream, hostname, token })
     }
 
     async fn ended(&mut self) {
@@ -110,8 +116,8 @@ impl Membership {
     }
 }
 
-/// Gives the VM both disks.
-fn attach(owner_dir: &Path, owner: &str, dir: &RunDir, base: &Path) -> Result<RootFs> {
+/// Gives the VM both disks; returns their places, too.
+fn attach(owner_dir: &Path, owner: &str, dir: &RunDir, base: &Path) -> Result<(RootFs, Vec<String>)> {
     let [base_disk, scratch_disk] = disk_ids(dir.id());
     let refused = |source: ClientError| Error::Join { owner: owner.into(), source };
     let mut client = Client::connect(vm::control_path(owner_dir)).map_err(refused)?;
@@ -122,7 +128,8 @@ fn attach(owner_dir: &Path, owner: &str, dir: &RunDir, base: &Path) -> Result<Ro
     };
     let devices = [attach(&base_disk, base, true)?, attach(&scratch_disk, dir.scratch(), false)?];
     let devices = devices.map(|attached| attached.device).into();
-    Ok(RootFs { base_disk, scratch_disk, devices, ..Default::default() })
+    let image = ImageRoot { base_disk, scratch_disk, ..Default::default() };
+    Ok((RootFs { root: Some(Root::Image(image)), ..Default::default() }, devices))
 }
 
 /// Where the VM reaches this husk's streams: a socket beside its own ones. Dropping this removes it.

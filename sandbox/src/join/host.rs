@@ -53,7 +53,10 @@ async fn attend(machine: Arc<Machine>, stream: UnixStream) -> io::Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line).await?;
     let Hello { id } = serde_json::from_str(&line)?;
-    let mut answer = serde_json::to_vec(&Welcome { hostname: machine.hostname.clone() })?;
+    let mut answer = serde_json::to_vec(&Welcome {
+        hostname: machine.hostname.clone(),
+        stream_token: machine.guest.token().to_string(),
+    })?;
     answer.push(b'\n');
     writer.write_all(&answer).await?;
     // Nothing more is expected but the end.

@@ -31,6 +31,8 @@ struct Hello {
 struct Welcome {
     /// The machine's host name.
     hostname: String,
+    /// What the VM's streams begin with.
+    stream_token: String,
 }
 
 /// The ids of a container's two disks: its image's, and its own.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
+    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest, root_fs::Root,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{Error, Result, guest::timed_out};
 
+/// Processes that a guest lists beyond these are left out.
+const MAX_PROCESSES: usize = 4096;
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -40,13 +42,12 @@ impl Pod {
         }
         self.apply_oom_score();
         let created = async {
-            let (mut rootfs, places) = self.prepare(&id, rootfs, binds).await?;
+            let (rootfs, places) = self.prepare(&id, rootfs, binds).await?;
             spec::place(&mut spec, &id, &places);
             let mut block_devices = Vec::with_capacity(blocks.len());
             for block in blocks {
-                let (place, device) = self.disks.attach_block(block).await?;
+                let device = self.disks.attach_block(block).await?;
                 self.remember_disk(&id, &device.serial);
-                rootfs.devices.push(place);
                 block_devices.push(device);
             }
             let expected = self.hub.expect(&id, "", stdio);
@@ -154,11 +155,7 @@ impl Pod {
     pub async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>> {
         let request = container(id);
         let list = self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await?;
-        let info = |process: husk_protocol::agent::ProcessInfo| ProcessInfo {
-            pid: process.pid,
-            exec_id: (!process.exec_id.is_empty()).then_some(process.exec_id),
-        };
-        Ok(list.processes.into_iter().map(info).collect())
+        Ok(list.processes.into_iter().take(MAX_PROCESSES).map(ProcessInfo::from).collect())
     }
 
     /// What a container uses, as its cgroup in the guest says.
@@ -260,18 +257,18 @@ impl Pod {
         rootfs: RootfsSource,
         binds: Vec<spec::Bind>,
     ) -> Result<(RootFs, Vec<String>)> {
-        let (root, mut request) = match rootfs {
-            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
-            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
+        let (tree, disk) = match rootfs {
+            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), None),
+            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), None),
             RootfsSource::Disk(source) => {
-                let (disk, serial) = self.disks.attach_root(source).await?;
-                self.remember_disk(id, &serial);
-                (None, disk)
+                let disk = self.disks.attach_root(source).await?;
+                self.remember_disk(id, &disk.serial);
+                (None, Some(Root::Disk(disk)))
             }
         };
-        let places = self.share.add(id, root, binds).await?;
-        request.shared_dir = places.root.unwrap_or_default();
-        Ok((request, places.binds))
+        let places = self.share.add(id, tree, binds).await?;
+        let root = disk.or(places.root.map(Root::SharedDir));
+        Ok((RootFs { root, ..Default::default() }, places.binds))
     }
 
     /// Takes away what the host has of a container.

@@ -5,15 +5,18 @@ use std::{
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use husk_protocol::agent::{self, RootFs};
+use husk_protocol::agent;
 use husk_vmm::{client::Client, rate_limit::RateLimit};
 use tokio::task::spawn_blocking;
 
 use super::{DiskSource, spec::Block};
-use crate::{Error, Result};
+use crate::{Error, Result, guest::Guest};
 
 /// Options of mounts of image files on a host, which mean nothing for a disk.
 const HOST_OPTIONS: [&str; 1] = ["loop"];
@@ -22,38 +25,38 @@ const HOST_OPTIONS: [&str; 1] = ["loop"];
 #[derive(Debug)]
 pub(super) struct Disks {
     control: PathBuf,
+    guest: Arc<Guest>,
     /// How many there have been: each gets a serial of its own.
     count: AtomicU32,
 }
 
 impl Disks {
-    /// Those of the VM whose control socket this is.
-    pub(super) fn new(control: PathBuf) -> Self {
-        Self { control, count: AtomicU32::new(0) }
+    /// Those of the VM whose control socket this is, and in which `guest` runs.
+    pub(super) fn new(control: PathBuf, guest: Arc<Guest>) -> Self {
+        Self { control, guest, count: AtomicU32::new(0) }
     }
 
-    /// Attaches a root's disk; returns what the agent is to be told of it, and its serial.
-    pub(super) async fn attach_root(&self, source: DiskSource) -> Result<(RootFs, String)> {
+    /// Attaches a root's disk; returns its description for the agent.
+    pub(super) async fn attach_root(&self, source: DiskSource) -> Result<agent::Disk> {
         let DiskSource { path, fs_type, mut options, read_only } = source;
-        let (device, serial) = self.attach(path, read_only).await?;
+        let serial = self.attach(path, read_only).await?;
         options.retain(|option| !HOST_OPTIONS.contains(&option.as_str()));
         if read_only && !options.iter().any(|option| option == "ro") {
             options.push("ro".into());
         }
-        let disk = agent::Disk { serial: serial.clone(), fs_type, options, ..Default::default() };
-        Ok((RootFs { disk: Some(disk).into(), devices: vec![device], ..Default::default() }, serial))
+        Ok(agent::Disk { serial, fs_type, options, ..Default::default() })
     }
 
-    /// Attaches a block device of the host; returns its place, and what the agent is to be told of it.
-    pub(super) async fn attach_block(&self, block: Block) -> Result<(String, agent::BlockDevice)> {
+    /// Attaches a block device of the host; returns its description for the agent.
+    pub(super) async fn attach_block(&self, block: Block) -> Result<agent::BlockDevice> {
         let Block { path, major, minor, read_only, mode, uid, gid } = block;
-        let (place, serial) = self.attach(node_of(major, minor)?, read_only).await?;
+        let serial = self.attach(node_of(major, minor)?, read_only).await?;
         let path = path.display().to_string();
-        Ok((place, agent::BlockDevice { serial, path, mode, uid, gid, ..Default::default() }))
+        Ok(agent::BlockDevice { serial, path, mode, uid, gid, ..Default::default() })
     }
 
-    /// Attaches what is at `path`; returns its place and its serial.
-    async fn attach(&self, path: PathBuf, read_only: bool) -> Result<(String, String)> {
+    /// Attaches what is at `path`, and makes it known to the guest; returns its serial.
+    async fn attach(&self, path: PathBuf, read_only: bool) -> Result<String> {
         let serial = format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed));
         let (control, id) = (self.control.clone(), serial.clone());
         let attached = blocking(move || {
@@ -66,7 +69,12 @@ impl Disks {
             let mut client = Client::connect(control).map_err(failed)?;
             client.attach_open_disk(&id, disk.as_fd(), read_only, RateLimit::default()).map_err(failed)
         });
-        Ok((attached.await?.device, serial))
+        if let Err(error) = self.guest.plug_in(vec![attached.await?.device]).await {
+            // The reason counts.
+            let _ = self.detach(serial).await;
+            return Err(error.into());
+        }
+        Ok(serial)
     }
 
     /// Detaches a disk.

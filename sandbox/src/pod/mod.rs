@@ -143,8 +143,8 @@ impl Pod {
             let (mut vm, server) = started?;
             let guest = vm.guest().clone();
             let set_up = SetupSandboxRequest { hostname, ..network.set_up() };
-            match guest.agent().setup_sandbox(guest.soon(), &set_up).await {
-                Ok(_) => Ok((vm, server)),
+            match guest.set_up(set_up).await {
+                Ok(()) => Ok((vm, server)),
                 Err(error) => Err(vm.explain(error).await),
             }
         };
@@ -162,7 +162,7 @@ impl Pod {
         let (end, ended) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(process, server, cgroup.clone(), stopped, end));
         let hub = Hub::start(guest.clone());
-        let disks = Disks::new(vm::control_path(&dir.join("")));
+        let disks = Disks::new(vm::control_path(&dir.join("")), guest.clone());
         let mut running = Running { stop, supervisor, network, cgroup: own_cgroup, dir };
         if let Err(error) = running.network.serve(&guest, &running.dir, note) {
             let _ = running.end().await;
