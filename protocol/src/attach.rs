@@ -1,7 +1,7 @@
 //! The first line of a connection to a supervisor that is a process's stream: `<container>[/<exec>] <stdin|stdout|stderr>\n`.
 //! The supervisor answers with a line: [`ACCEPTED`], or a [`refusal`].
 
-use crate::StreamHello;
+use crate::{StreamHello, StreamName};
 
 /// What the supervisor answers when the connection is the stream from now on.
 pub const ACCEPTED: &str = "ok\n";
@@ -9,7 +9,7 @@ pub const ACCEPTED: &str = "ok\n";
 pub const MAX_LEN: usize = StreamHello::MAX_LEN;
 
 /// Which stream is wanted.
-pub type Attach = StreamHello;
+pub type Attach = StreamName;
 
 /// The line that says why a connection is not a stream.
 #[must_use]

@@ -24,6 +24,7 @@ pub mod stdio;
 pub mod store;
 pub mod timeline;
 pub mod unpack;
+mod untrusted;
 pub mod vm;
 
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::{io, os::unix::net::UnixStream};
 
-use husk_protocol::StreamHello;
+use husk_protocol::{StreamHello, StreamName, StreamToken};
 use tokio::io::AsyncReadExt;
 
 /// A stream that the agent has dialled, and what had already been read of it beyond its first line.
@@ -23,13 +23,18 @@ pub struct Streams {
     pub stderr: Option<Stream>,
 }
 
-/// The first line, and what came with it. `None`: not a hello.
-pub(crate) async fn read_hello(socket: &mut tokio::net::UnixStream) -> Option<(StreamHello, Vec<u8>)> {
+/// The stream that the first line names, and what came with that line. `None`: not a hello, or not of the agent, which
+/// alone knows the token.
+pub(crate) async fn read_hello(
+    socket: &mut tokio::net::UnixStream,
+    token: &StreamToken,
+) -> Option<(StreamName, Vec<u8>)> {
     let mut seen = Vec::with_capacity(StreamHello::MAX_LEN);
     loop {
         if let Some(end) = seen.iter().position(|byte| *byte == b'\n') {
             let early = seen.split_off(end + 1);
-            return Some((std::str::from_utf8(&seen).ok()?.parse().ok()?, early));
+            let hello: StreamHello = std::str::from_utf8(&seen).ok()?.parse().ok()?;
+            return (hello.token == *token).then_some((hello.name, early));
         }
         if seen.len() >= StreamHello::MAX_LEN || socket.read_buf(&mut seen).await.ok()? == 0 {
             return None;

@@ -8,7 +8,10 @@ use std::{
 };
 
 use husk_base::{dirs::make_private_dir, lock::lock_file};
-use husk_protocol::agent::{self, Compression, Empty, UnpackRequest};
+use husk_protocol::{
+    agent::{self, Compression, Empty, Reason, UnpackRequest},
+    failure,
+};
 use husk_vmm::config::DiskConfig;
 
 use crate::{
@@ -202,18 +205,13 @@ async fn unpack_some(
         }
     };
     if let Err(error) = result {
-        let code = match &error {
-            ttrpc::Error::RpcStatus(status) => Some(status.code()),
-            _ => None,
-        };
-        let reason = vm.explain(error).await;
-        let image = image.image.clone();
-        return Err(match code {
-            Some(ttrpc::Code::DATA_LOSS) => Error::BadLayer { image, reason: reason.to_string() },
-            Some(ttrpc::Code::RESOURCE_EXHAUSTED) => {
-                Error::ImageTooLarge { image, limit_mib, reason: reason.to_string() }
-            }
-            _ => reason,
+        let why = failure::reason(&error);
+        let error = vm.explain(error).await;
+        let (image, reason) = (image.image.clone(), error.to_string());
+        return Err(match why {
+            Reason::DAMAGED_LAYER => Error::BadLayer { image, reason },
+            Reason::DISK_FULL | Reason::OUT_OF_INODES => Error::ImageTooLarge { image, limit_mib, reason },
+            _ => error,
         });
     }
     vm.kill().await

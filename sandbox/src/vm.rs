@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     Error, Result,
-    guest::{Guest, timed_out},
+    guest::{Guest, random_token, timed_out},
     memory,
     paths::Assets,
     privilege,
@@ -125,7 +125,7 @@ impl Vm {
                 return Err(Error::AgentTimeout { seconds: timeout.as_secs(), console });
             }
         };
-        let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, timeout));
+        let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, random_token()?, timeout));
         process.background.spawn(memory::give_back(process.control.clone(), Arc::downgrade(&guest)));
         Ok(Self { process, guest })
     }

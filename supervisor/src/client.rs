@@ -13,6 +13,7 @@ use husk_protocol::{
     StdioKind,
     agent::{ListProcessesResponse, StatsResponse},
     attach::{self, Attach},
+    failure,
     pod::{
         CloseOutputRequest, Condition, ContainerRequest, ExecRef, ExecRequest, ExecState, InfoRequest,
         InfoResponse, KillRequest, Mark, ResizeRequest, StartRequest, StartResponse, StopRequest,
@@ -348,8 +349,9 @@ impl Pod {
 
 /// What a failed request means: the supervisor's own error, or that it is gone.
 fn answer(error: ttrpc::Error) -> Error {
+    let reason = failure::reason(&error);
     match error {
-        ttrpc::Error::RpcStatus(_) => error.into(),
+        ttrpc::Error::RpcStatus(status) => Error::of_reason(reason, status.message),
         _ => Error::SupervisorDied { said: String::new() },
     }
 }

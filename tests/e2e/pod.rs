@@ -81,7 +81,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
     let home = Home::new();
     let pod = home.start("work").await;
     let (_out, pid) = serve(&pod, &home, "c", SERVE, PidNamespace::Own).await;
-    let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT).await.unwrap();
+    let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT, None).await.unwrap();
     let listed = pod.pids("c").await.unwrap();
     let named =
         |pid: u32| listed.iter().find(|process| process.pid == pid).map(|process| process.exec_id.clone());
@@ -103,7 +103,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
 
     pod.pause("c").await.unwrap();
     let before = pod.stats("c").await.unwrap().cpu_usage_us;
-    assert!(matches!(pod.exec("c", "no", process("true"), OUTPUT).await, Err(Error::WrongState(_))));
+    assert!(matches!(pod.exec("c", "no", process("true"), OUTPUT, None).await, Err(Error::WrongState(_))));
     assert_eq!(pod.stats("c").await.unwrap().cpu_usage_us, before);
     pod.resume("c").await.unwrap();
     assert_eq!(exec(&pod, "c", "again", "echo on").await.1, "on\n");
@@ -143,7 +143,7 @@ async fn streams_end_by_half_close_and_terminals_have_a_size() {
         pod.create(container(&id, root, "sleep 1000", &[])).await.map_err(|error| chain(&error)).unwrap();
     pod.start_container(&id).await.unwrap();
     let terminal = StdioFlags { stdin: true, stdout: true, stderr: false, terminal: true };
-    let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal).await;
+    let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal, None).await;
     let mut with_tty = with_tty.map_err(|error| chain(&error)).unwrap();
     pod.resize(&id, &exec_id, 30, 100).await.unwrap();
     let (mut stdin, _) = with_tty.streams.stdin.take().unwrap().into_parts();

@@ -17,7 +17,14 @@ pub fn of(root: &Path) -> Vec<String> {
             .map(|n| format!("run/{n}")),
     );
     left.extend(names(&root.join("run/names")).into_iter().map(|name| format!("run/names/{name}")));
-    left.extend(names(&root.join("data/scratch")).into_iter().map(|name| format!("data/scratch/{name}")));
+    let containers = root.join("data/containers");
+    let was_to_go = |name: &String| {
+        let config = fs::read_to_string(containers.join(name).join("config.json")).unwrap_or_default();
+        name.starts_with('.') || config.is_empty() || config.contains("\"auto_remove\":true")
+    };
+    left.extend(
+        names(&containers).into_iter().filter(was_to_go).map(|name| format!("data/containers/{name}")),
+    );
     // The disks of a prepared root are shared with tests that run at the same time.
     if !root.join("data/disks").is_symlink() {
         let unfinished =

@@ -232,14 +232,14 @@ mod tests {
     #[test]
     fn options_end_at_the_image() {
         let args = run(&["--rm", "-it", "-e", "A=1", "busybox", "ls", "-l", "--rm", "--", "-x"]).unwrap();
-        assert!(args.rm && args.interactive && args.tty);
-        assert_eq!(args.image, "busybox");
-        assert_eq!(args.args, ["ls", "-l", "--rm", "--", "-x"]);
+        assert!(args.options.rm && args.options.interactive && args.options.tty);
+        assert_eq!(args.options.image, "busybox");
+        assert_eq!(args.options.args, ["ls", "-l", "--rm", "--", "-x"]);
     }
 
     #[test]
     fn values_are_checked() {
-        assert_eq!(run(&["-m", "64m", "--cpus", "1.5", "x"]).unwrap().memory, Some(64 << 20));
+        assert_eq!(run(&["-m", "64m", "--cpus", "1.5", "x"]).unwrap().options.memory, Some(64 << 20));
         for bad in [
             &["-m", "1m", "x"][..],
             &["-m", "lots", "x"],

@@ -8,7 +8,7 @@ mod sysctl;
 
 use std::{fmt, io};
 
-use husk_protocol::agent;
+use husk_protocol::agent::{self, Reason};
 use nix::errno::Errno;
 
 pub(crate) use self::sysctl::apply_of_container as apply_container_settings;
@@ -17,20 +17,16 @@ use self::{
     netlink::{Message, Refusal, Socket},
     plan::{Address, Interface, Mac, Neighbour, Route},
 };
-use crate::{
-    failure::{Failure, Kind},
-    plug::plug,
-};
+use crate::failure::Failure;
 
 /// Brings the interfaces that are described to that state, and leaves others alone. What an interface has and what is
 /// not described goes, except for link-local IPv6 addresses and what the kernel itself made.
 ///
-/// Devices that the machine may not know yet are plugged in first. Everything is checked before anything is changed. When the kernel refuses a part, the rest is done all the same, and
+/// Everything is checked before anything is changed. When the kernel refuses a part, the rest is done all the same, and
 /// the first refusal is the error. Called again with the same description, it changes nothing.
 pub(crate) fn apply(network: &agent::Network) -> Result<(), Failure> {
     let interfaces = plan::interfaces(network)?;
     let settings = sysctl::checked(&network.sysctls)?;
-    plug(&network.devices)?;
     if interfaces.is_empty() {
         return sysctl::apply(&settings);
     }
@@ -65,11 +61,8 @@ fn find<'a>(links: &'a [Link], wanted: &Interface) -> Result<&'a Link, Failure> 
     let mut same = links.iter().filter(|link| link.mac == Some(wanted.mac));
     let first = same.clone().next();
     same.find(|link| link.name == wanted.name).or(first).ok_or_else(|| {
-        Failure::not_found(format!(
-            "no network device has the address {} (for {})",
-            Hex(wanted.mac),
-            wanted.name
-        ))
+        let message = format!("no network device has the address {} (for {})", Hex(wanted.mac), wanted.name);
+        Failure::new(Reason::NO_SUCH_DEVICE, message)
     })
 }
 
@@ -86,7 +79,7 @@ fn renames<'a>(pairs: &[(&'a Interface, &'a Link)], links: &'a [Link]) -> Result
         let holder = links.iter().find(|other| other.name == interface.name);
         if holder.is_some_and(|holder| pairs.iter().all(|(_, link)| link.index != holder.index)) {
             let message = format!("another network device is called {:?} already", interface.name);
-            return Err(Failure::new(Kind::AlreadyExists, message));
+            return Err(Failure::new(Reason::ALREADY_EXISTS, message));
         }
         misnamed.push(request(&interface.name));
     }
@@ -226,17 +219,17 @@ fn send(socket: &mut Socket, requests: &[Request<'_>]) -> Result<(), Failure> {
 
 fn refusal_failure(what: &What<'_>, refusal: &Refusal) -> Failure {
     // What follows from a wrong description. The rest is the machine's fault.
-    let kind = match refusal.errno {
+    let reason = match refusal.errno {
         Errno::EINVAL | Errno::ERANGE | Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL => {
-            Kind::InvalidArgument
+            Reason::INVALID_REQUEST
         }
-        Errno::EEXIST => Kind::AlreadyExists,
-        _ => Kind::Internal,
+        Errno::EEXIST => Reason::ALREADY_EXISTS,
+        _ => Reason::UNSPECIFIED,
     };
     let error = io::Error::from(refusal.errno);
     let text = match refusal.text.as_str() {
         "" => format!("cannot {what}: {error}"),
         text => format!("cannot {what}: {error} ({text})"),
     };
-    Failure::new(kind, text)
+    Failure::new(reason, text)
 }

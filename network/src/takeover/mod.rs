@@ -155,7 +155,7 @@ impl Takeover {
         Ok((this, nics))
     }
 
-    /// Settings below /proc/sys/net that differ from a guest's, by path: for `agent::Network`.
+    /// Sysctls below net that differ from a guest's, by name, for `agent::Network`: "net.ipv4.ip_forward".
     ///
     /// # Errors
     /// When the namespace can't be entered.
@@ -163,7 +163,7 @@ impl Takeover {
         let names: Vec<String> = self.connected.values().map(|one| one.interface.name.clone()).collect();
         let mut changed = self.netns.run(|| sysctl::changed(&names))?;
         if self.queries.is_some() {
-            changed.remove(queries::RANGE);
+            changed.remove(&sysctl::name_of(queries::RANGE));
         }
         Ok(changed)
     }

@@ -72,14 +72,16 @@ fn everything_in_the_namespace_is_described() {
             ]
         );
 
-        for path in ["ipv4/ip_unprivileged_port_start", "ipv4/conf/eth0/arp_ignore", "ipv4/tcp_retries2"] {
-            assert!(!before.contains_key(path), "{before:?}");
+        for name in
+            ["net.ipv4.ip_unprivileged_port_start", "net.ipv4.conf.eth0.arp_ignore", "net.ipv4.tcp_retries2"]
+        {
+            assert!(!before.contains_key(name), "{before:?}");
         }
         sysctl("ipv4/ip_unprivileged_port_start", "80");
         sysctl("ipv4/conf/eth0/arp_ignore", "1");
         let after = takeover.sysctls().unwrap();
-        assert_eq!(after["ipv4/ip_unprivileged_port_start"], "80");
-        assert_eq!(after["ipv4/conf/eth0/arp_ignore"], "1");
+        assert_eq!(after["net.ipv4.ip_unprivileged_port_start"], "80");
+        assert_eq!(after["net.ipv4.conf.eth0.arp_ignore"], "1");
         assert_eq!(after.len(), before.len() + 2);
         takeover.release().await.unwrap();
     });

@@ -35,9 +35,9 @@ impl LogConfig {
             }
         }
         for name in names("env") {
-            let variables = of.env.iter().filter_map(|variable| variable.split_once('='));
+            let mut variables = of.env.iter().filter_map(|variable| variable.split_once('='));
             // The last of several wins, as in the process.
-            if let Some((_, value)) = variables.filter(|(variable, _)| *variable == name).last() {
+            if let Some((_, value)) = variables.rfind(|(variable, _)| *variable == name) {
                 found.insert(name.to_owned(), value.to_owned());
             }
         }
@@ -100,8 +100,7 @@ mod tests {
         };
         let tag = "tag={{.ImageName}}/{{ .Name }}/{{.ID}}/{{.ImageID}}";
         let config = LogConfig::parse("", &["labels=b,none", "env=X,Y", tag]).unwrap();
-        let expected =
-            [("X", "y=z"), ("b", "2"), ("tag", "nginx:1/web/0123456789ab/fedcba987654")];
+        let expected = [("X", "y=z"), ("b", "2"), ("tag", "nginx:1/web/0123456789ab/fedcba987654")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(config.attributes(&subject), BTreeMap::from(expected));
         assert_eq!(LogConfig::default().attributes(&subject), BTreeMap::new());

@@ -42,12 +42,17 @@ pub(super) fn current(path: &Path) -> io::Result<Option<FileId>> {
 /// The files that are younger than `known`, or all of them. The youngest comes first.
 ///
 /// Without a lock, while a writer rotates: names only ever move upwards, so that going upwards meets each file, though
-/// possibly twice. A file that a rotation has just left without a successor of its name is a gap of one.
+/// possibly twice. A name that a rotation has just taken from a file is a gap of one.
 pub(super) fn younger_than(path: &Path, known: Option<FileId>) -> io::Result<Vec<LogFile>> {
     let mut attempt = 1;
     loop {
-        let found = once(path, known)?;
-        let unchanged = current(path)? == found.first().map(|first| first.id).or(known);
+        let (found, met) = once(path, known)?;
+        let current = current(path)?;
+        let unchanged = current == found.first().map(|first| first.id).or(known);
+        if current.is_none() && known.is_some() && !met {
+            // Another program has removed the file that is written to. All others are older.
+            return Ok(Vec::new());
+        }
         if unchanged || attempt == ATTEMPTS {
             return Ok(found);
         }
@@ -55,7 +60,8 @@ pub(super) fn younger_than(path: &Path, known: Option<FileId>) -> io::Result<Vec
     }
 }
 
-fn once(path: &Path, known: Option<FileId>) -> io::Result<Vec<LogFile>> {
+/// The files found, and whether `known` is one of those that follow them.
+fn once(path: &Path, known: Option<FileId>) -> io::Result<(Vec<LogFile>, bool)> {
     let mut files: Vec<LogFile> = Vec::new();
     let mut missing = 0;
     for number in 0.. {
@@ -68,7 +74,7 @@ fn once(path: &Path, known: Option<FileId>) -> io::Result<Vec<LogFile>> {
         };
         missing = 0;
         if Some(next.id) == known {
-            break;
+            return Ok((files, true));
         }
         match files.iter().position(|file| file.id == next.id) {
             // Met again, after a rotation: what is older follows again.
@@ -76,7 +82,7 @@ fn once(path: &Path, known: Option<FileId>) -> io::Result<Vec<LogFile>> {
             None => files.push(next),
         }
     }
-    Ok(files)
+    Ok((files, false))
 }
 
 /// `None`: it does not exist, or is not a regular file.
@@ -119,7 +125,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.log");
         assert!(younger_than(&path, None).unwrap().is_empty());
-        for (name, text) in [("c.log", "d"), ("c.log.1", "c"), ("c.log.2", "b"), ("c.log.3", "a"), ("c.log.x", "-")] {
+        for (name, text) in
+            [("c.log", "d"), ("c.log.1", "c"), ("c.log.2", "b"), ("c.log.3", "a"), ("c.log.x", "-")]
+        {
             fs::write(dir.path().join(name), text).unwrap();
         }
         assert_eq!(contents(younger_than(&path, None).unwrap()), ["d", "c", "b", "a"]);
@@ -136,7 +144,8 @@ mod tests {
                 fs::write(numbered(&path, number), number.to_string()).unwrap();
             }
             fs::remove_file(numbered(&path, gap)).unwrap();
-            let expected: Vec<_> = (0..3).filter(|number| *number != gap).map(|number| number.to_string()).collect();
+            let expected: Vec<_> =
+                (0..3).filter(|number| *number != gap).map(|number| number.to_string()).collect();
             assert_eq!(contents(younger_than(&path, None).unwrap()), expected);
         }
     }

@@ -244,11 +244,9 @@ fn refuse_compression(value: &str) -> Result<(), ConfigError> {
             option: "compress",
             instead: "rotated files are kept as they are; limit them with max-size and max-file",
         }),
-        _ => Err(ConfigError::Value {
-            option: "compress",
-            value: value.to_owned(),
-            expected: "true or false",
-        }),
+        _ => {
+            Err(ConfigError::Value { option: "compress", value: value.to_owned(), expected: "true or false" })
+        }
     }
 }
 
@@ -275,8 +273,14 @@ mod tests {
 
     #[test]
     fn options_are_dockers() {
-        let options =
-            ["max-size=10m", "max-file=2", "max-file=3", "mode=non-blocking", "max-buffer-size=4m", "compress=false"];
+        let options = [
+            "max-size=10m",
+            "max-file=2",
+            "max-file=3",
+            "mode=non-blocking",
+            "max-buffer-size=4m",
+            "compress=false",
+        ];
         let config = LogConfig::parse("local", &options).unwrap();
         assert_eq!((config.max_size(), config.max_file()), (Some(10_000_000), 3));
     }
@@ -291,7 +295,11 @@ mod tests {
             ("none", &["max-size=1m"], "invalid logging opts for driver none"),
             ("", &["mode=maybe"], "logger: logging mode not supported: maybe"),
             ("", &["max-buffer-size=1m"], "logger: max-buffer-size option is only supported with"),
-            ("", &["mode=blocking", "max-buffer-size=1m"], "logger: max-buffer-size option is only supported"),
+            (
+                "",
+                &["mode=blocking", "max-buffer-size=1m"],
+                "logger: max-buffer-size option is only supported",
+            ),
             ("", &["mode=non-blocking", "max-buffer-size=much"], "invalid value for max-buffer-size: 'much'"),
             ("", &["max-size=0"], "invalid value for max-size: '0'"),
             ("", &["max-size=-1"], "invalid value for max-size: '-1'"),
@@ -316,7 +324,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<LogConfig>(&stored).unwrap(), config);
         let bare = serde_json::from_str::<LogConfig>(r#"{"driver":"json-file"}"#).unwrap();
         assert_eq!(bare, LogConfig::default());
-        let error = serde_json::from_str::<LogConfig>(r#"{"driver":"none","options":{"a":"b"}}"#).unwrap_err();
+        let error =
+            serde_json::from_str::<LogConfig>(r#"{"driver":"none","options":{"a":"b"}}"#).unwrap_err();
         assert!(error.to_string().contains("driver none"), "{error}");
     }
 }

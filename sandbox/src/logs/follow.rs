@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     ReadOptions, Record,
@@ -88,14 +88,15 @@ fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let changes = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::DELETE;
     inotify::add_watch(&changes, dir, wanted | WatchFlags::ONLYDIR)?;
-    AsyncFd::new(changes)
+    // SAFETY: `AsyncFd` owns the descriptor, and an `OwnedFd` is one and the same descriptor as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }?)
 }
 
 /// Waits for a change, and takes all that are known. Which ones they are does not matter.
 async fn drain(changes: &AsyncFd<OwnedFd>) -> io::Result<()> {
     let mut ready = changes.readable().await?;
     let mut events = [0; 4096];
-    while let Ok(read) = ready.try_io(|changes| Ok(rustix::io::read(changes, &mut events)?)) {
+    while let Ok(read) = ready.try_io(|changes| Ok(rustix::io::read(changes.get_ref(), &mut events)?)) {
         read?;
     }
     Ok(())

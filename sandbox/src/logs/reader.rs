@@ -1,6 +1,10 @@
 //! Reads a container's log: what there is of it, or on and on.
 
-use std::{collections::VecDeque, io, path::{Path, PathBuf}};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 
@@ -143,7 +147,7 @@ impl Walk {
             return Ok(false);
         }
         let known = self.current.as_ref().map(|scan| scan.log.id);
-        if known.is_some() && matches!(chain::current(&self.path)?, current if current == known) {
+        if known.is_some() && chain::current(&self.path)? == known {
             return Ok(false);
         }
         let younger: Vec<LogFile> = chain::younger_than(&self.path, known)?;

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn lines_are_dockers() {
         let mut out = Vec::new();
-        let attributes = [("a<", "\"1\""), ("b", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let attributes =
+            [("a<", "\"1\""), ("b", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let attributes = encode_attributes(&BTreeMap::from(attributes));
         let time = "2026-12-01T02:43:05.123456789Z".parse().unwrap();
         encode(&mut out, StdioKind::Stderr, b"text", true, &attributes, time);
@@ -158,10 +159,14 @@ mod tests {
             (&b"a\tb\rc\x07\x08\x0c\x7f"[..], r"a\u0009b\rc\u0007\u0008\u000c".to_owned() + "\x7f"),
             (b"\"\\/<>&'", r#"\"\\/\u003c\u003e\u0026'"#.to_owned()),
             ("é\u{2028}\u{2029}\u{2027}😀".as_bytes(), "é\\u2028\\u2029\u{2027}😀".to_owned()),
-            (b"a\xf0\x9f\x98z\xe2\x28\xed\xa0\x80", r"a\ufffd\ufffd\ufffdz\ufffd(\ufffd\ufffd\ufffd".to_owned()),
+            (
+                b"a\xf0\x9f\x98z\xe2\x28\xed\xa0\x80",
+                r"a\ufffd\ufffd\ufffdz\ufffd(\ufffd\ufffd\ufffd".to_owned(),
+            ),
             (b"\xe2\x80", r"\ufffd\ufffd".to_owned()),
         ] {
-            let expected = format!("{{\"log\":\"{json}\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}}\n");
+            let expected =
+                format!("{{\"log\":\"{json}\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}}\n");
             assert_eq!(encoded(text, false), expected);
         }
     }

@@ -69,7 +69,8 @@ impl RotatingFile {
             self.write(b"\n").map_err(|(_, error)| nothing(error))?;
             self.torn = false;
         }
-        self.write(records).map_err(|(written, error)| Failed { kept: self.cut_back(records, written), error })
+        self.write(records)
+            .map_err(|(written, error)| Failed { kept: self.cut_back(records, written), error })
     }
 
     /// Writes all of `bytes`, or returns how many were written, and the error.

@@ -1,9 +1,6 @@
 //! Reads the lines of one file, forwards, in bounded memory.
 
-use std::{
-    io,
-    os::unix::fs::FileExt,
-};
+use std::{io, os::unix::fs::FileExt};
 
 use super::chain::LogFile;
 
@@ -66,7 +63,7 @@ impl Scan {
         }
         self.buffer = Vec::new();
         self.searched = 0;
-        if self.log.file.metadata()?.len() < self.offset {
+        if self.limit.is_none() && self.log.file.metadata()?.len() < self.offset {
             // Another program has emptied the file.
             (self.offset, self.skipping) = (0, false);
         }

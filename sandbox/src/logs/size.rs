@@ -22,7 +22,11 @@ pub(super) fn parse(text: &str, kilo: u32) -> Option<u64> {
     if !known || bytes >= f64::from(u32::MAX) * f64::from(1 << 30) {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: below 2^62, no sign")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked: below 2^62, no sign"
+    )]
     Some(bytes as u64)
 }
 
@@ -45,7 +49,9 @@ mod tests {
             assert_eq!(parse(text, DECIMAL), Some(decimal), "{text}");
             assert_eq!(parse(text, BINARY), Some(binary), "{text}");
         }
-        for text in ["", "m", "-1m", "10x", "10bb", "10mib2", "1.2.3m", "10kk", "1e3", "99999999p", "ten", "m10"] {
+        for text in
+            ["", "m", "-1m", "10x", "10bb", "10mib2", "1.2.3m", "10kk", "1e3", "99999999p", "ten", "m10"]
+        {
             assert_eq!(parse(text, DECIMAL), None, "{text}");
         }
     }

@@ -200,7 +200,7 @@ impl Namespace {
         }
     }
 
-    /// Settings below /proc/sys/net that differ from a guest's.
+    /// Sysctls below net that differ from a guest's, by name.
     pub(super) fn sysctls(&self) -> Result<HashMap<String, String>> {
         Ok(self.takeover.sysctls()?)
     }
@@ -282,8 +282,8 @@ impl Namespace {
     async fn pass_on(&mut self, update: Update, guest: &Guest, machine: &Machine) {
         self.changed = true;
         let added = matches!(update, Update::Added(_));
-        let network = match self.network_of(update, machine) {
-            Ok(network) => network,
+        let (device, network) = match self.network_of(update, machine) {
+            Ok(wanted) => wanted,
             Err(error) => {
                 (machine.note)(&format!("an interface that was added is not connected: {error}"));
                 self.refused = Some(error);
@@ -293,7 +293,13 @@ impl Namespace {
         for interface in &network.interfaces {
             self.owed.remove(&interface.mac);
         }
-        if let Err(error) = guest.agent().update_network(guest.soon(), &network).await {
+        let told = async {
+            if let Some(device) = device {
+                guest.plug_in(vec![device]).await?;
+            }
+            guest.agent().update_network(guest.soon(), &network).await
+        };
+        if let Err(error) = told.await {
             let error = Error::from(error);
             (machine.note)(&format!("a change of the network is not made in the container: {error}"));
             let interfaces = network.interfaces.into_iter();
@@ -317,22 +323,22 @@ impl Namespace {
         Ok(())
     }
 
-    /// What the guest is to make of a change.
-    fn network_of(&mut self, update: Update, machine: &Machine) -> Result<agent::Network> {
-        let (interface, devices) = match update {
+    /// What the guest is to make of a change, and the place of the device if it is a new one.
+    fn network_of(&mut self, update: Update, machine: &Machine) -> Result<(Option<String>, agent::Network)> {
+        let (interface, device) = match update {
             Update::Added(nic) => {
                 let device = attach(machine, &nic)?;
-                (nic.interface, vec![device])
+                (nic.interface, Some(device))
             }
-            Update::Changed(interface) => (interface, vec![]),
+            Update::Changed(interface) => (interface, None),
             Update::Removed(mac) => {
                 // It stays, without addresses, and with nobody at its other end.
                 let name = self.names.remove(&mac).unwrap_or_default();
-                (agent::Interface { mac, name, ..Default::default() }, vec![])
+                (agent::Interface { mac, name, ..Default::default() }, None)
             }
         };
         self.names.insert(interface.mac.clone(), interface.name.clone());
-        Ok(agent::Network { interfaces: vec![interface], devices, ..Default::default() })
+        Ok((device, agent::Network { interfaces: vec![interface], ..Default::default() }))
     }
 
     /// Gives the namespace back, and removes it if it is husk's own.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ListProcessesResponse, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
+    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest, root_fs::Root,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::{Error, Result, guest::timed_out};
 
+/// Processes that a guest lists beyond these are left out.
+const MAX_PROCESSES: usize = 4096;
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -45,13 +47,12 @@ impl Pod {
         }
         self.apply_oom_score();
         let created = async {
-            let (mut rootfs, places) = self.prepare(&id, rootfs, binds).await?;
+            let (rootfs, places) = self.prepare(&id, rootfs, binds).await?;
             spec::place(&mut spec, &id, &places);
             let mut block_devices = Vec::with_capacity(blocks.len());
             for block in blocks {
-                let (place, device) = self.disks.attach_block(block).await?;
+                let device = self.disks.attach_block(block).await?;
                 self.remember_disk(&id, &device.serial);
-                rootfs.devices.push(place);
                 block_devices.push(device);
             }
             let expected = self.hub.expect(&id, "", stdio);
@@ -163,12 +164,9 @@ impl Pod {
     /// # Errors
     /// When there is no such container.
     pub async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>> {
-        let list = self.processes(id).await?;
-        let info = |process: husk_protocol::agent::ProcessInfo| ProcessInfo {
-            pid: process.pid,
-            exec_id: (!process.exec_id.is_empty()).then_some(process.exec_id),
-        };
-        Ok(list.processes.into_iter().map(info).collect())
+        let request = container(id);
+        let list = self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await?;
+        Ok(list.processes.into_iter().take(MAX_PROCESSES).map(ProcessInfo::from).collect())
     }
 
     /// All that the guest tells of a container's processes.
@@ -279,27 +277,27 @@ impl Pod {
         rootfs: RootfsSource,
         binds: Vec<spec::Bind>,
     ) -> Result<(RootFs, Vec<String>)> {
-        let (root, mut request) = match rootfs {
-            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
-            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
+        let (tree, disk) = match rootfs {
+            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), None),
+            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), None),
             RootfsSource::Disk(source) => {
-                let (disk, serial) = self.disks.attach_root(source).await?;
-                self.remember_disk(id, &serial);
-                (None, disk)
+                let disk = self.disks.attach_root(source).await?;
+                self.remember_disk(id, &disk.serial);
+                (None, Some(Root::Disk(disk)))
             }
             RootfsSource::Image(root) => {
                 let (disks, serials) = self.disks.attach_image(root).await?;
                 serials.iter().for_each(|serial| self.remember_disk(id, serial));
-                (None, disks)
+                (None, Some(Root::Image(disks)))
             }
         };
         let places = match &self.share {
-            Some(share) => share.add(id, root, binds).await?,
-            None if root.is_none() && binds.is_empty() => Places::default(),
+            Some(share) => share.add(id, tree, binds).await?,
+            None if tree.is_none() && binds.is_empty() => Places::default(),
             None => return Err(Error::InvalidOption(NO_SHARES.into())),
         };
-        request.shared_dir = places.root.unwrap_or_default();
-        Ok((request, places.binds))
+        let root = disk.or(places.root.map(Root::SharedDir));
+        Ok((RootFs { root, ..Default::default() }, places.binds))
     }
 
     /// Takes away what the host has of a container.

@@ -7,17 +7,17 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use husk_protocol::agent::{self, RootFs};
+use husk_protocol::agent;
 use husk_vmm::{client::Client, config::DiskConfig, rate_limit::RateLimit};
 use tokio::task::spawn_blocking;
 
 use super::{DiskSource, ImageRoot, spec::Block};
-use crate::{Error, Result};
+use crate::{Error, Result, guest::Guest};
 
 /// Options of mounts of image files on a host, which mean nothing for a disk.
 const HOST_OPTIONS: [&str; 1] = ["loop"];
@@ -26,81 +26,83 @@ const HOST_OPTIONS: [&str; 1] = ["loop"];
 #[derive(Debug)]
 pub(super) struct Disks {
     control: PathBuf,
+    guest: Arc<Guest>,
     /// How many there have been: each gets a serial of its own.
     count: AtomicU32,
-    /// The serials of an image's and a container's disk that the VM has had from its start, by the container's id.
-    at_start: Mutex<HashMap<String, [String; 2]>>,
+    at_start: Mutex<AtStart>,
+}
+
+/// The disks that a VM has from its start: the serials of an image's and of a container's own, by the container's id.
+#[derive(Debug, Default)]
+pub(super) struct AtStart(HashMap<String, [String; 2]>);
+
+impl AtStart {
+    /// Those of these roots, and how the VMM gets them.
+    pub(super) fn of(roots: &[ImageRoot]) -> (Self, Vec<DiskConfig>) {
+        let mut disks = Vec::with_capacity(2 * roots.len());
+        let mut serials = HashMap::new();
+        for (index, root) in roots.iter().enumerate() {
+            let [base, own] = [format!("base-{index}"), format!("own-{index}")];
+            disks.push(DiskConfig::new(base.clone(), root.base.clone(), true));
+            disks.push(DiskConfig::new(own.clone(), root.scratch.clone(), false));
+            serials.insert(root.container_id.clone(), [base, own]);
+        }
+        (Self(serials), disks)
+    }
 }
 
 impl Disks {
-    /// Those of the VM whose control socket this is.
-    pub(super) fn new(control: PathBuf) -> Self {
-        Self { control, count: AtomicU32::new(0), at_start: Mutex::default() }
+    /// Those of the VM whose control socket this is, and in which `guest` runs.
+    pub(super) fn new(control: PathBuf, guest: Arc<Guest>, at_start: AtStart) -> Self {
+        Self { control, guest, count: AtomicU32::new(0), at_start: Mutex::new(at_start) }
     }
 
-    /// The disks that a VM has from its start.
-    pub(super) fn at_start(&self, roots: &[ImageRoot]) -> Vec<DiskConfig> {
-        let mut at_start = lock(&self.at_start);
-        let mut disks = Vec::with_capacity(2 * roots.len());
-        for root in roots {
-            let [base, scratch] = [self.serial(), self.serial()];
-            disks.push(DiskConfig::new(base.clone(), root.base.clone(), true));
-            disks.push(DiskConfig::new(scratch.clone(), root.scratch.clone(), false));
-            at_start.insert(root.container_id.clone(), [base, scratch]);
-        }
-        disks
-    }
-
-    /// Attaches the disks of an image and a container, unless the VM has had them from its start; returns what the agent receives,
-    /// and their serials.
-    pub(super) async fn attach_image(&self, root: ImageRoot) -> Result<(RootFs, Vec<String>)> {
-        let had = lock(&self.at_start).remove(&root.container_id);
-        let (devices, [base_disk, scratch_disk]) = match had {
-            Some(serials) => (Vec::new(), serials),
+    /// Attaches the disks of an image and a container, unless the VM has had them from its start; returns their description for the
+    /// agent, and the serials of those that were attached.
+    pub(super) async fn attach_image(&self, root: ImageRoot) -> Result<(agent::ImageRoot, Vec<String>)> {
+        let had = self.at_start.lock().unwrap_or_else(PoisonError::into_inner).0.remove(&root.container_id);
+        let (serials, attached) = match had {
+            // One from the start has no slot that it could leave.
+            Some(serials) => (serials, Vec::new()),
             None => {
-                let (base_device, base) = self.attach(root.base, true).await?;
-                let scratch = self.attach(root.scratch, false).await;
-                if scratch.is_err() {
-                    // The reason counts.
-                    let _ = self.detach(base.clone()).await;
-                }
-                let (scratch_device, scratch) = scratch?;
-                (vec![base_device, scratch_device], [base, scratch])
+                let base = self.attach(root.base, true).await?;
+                let scratch = match self.attach(root.scratch, false).await {
+                    Ok(scratch) => scratch,
+                    Err(error) => {
+                        // The reason counts.
+                        let _ = self.detach(base).await;
+                        return Err(error);
+                    }
+                };
+                ([base.clone(), scratch.clone()], vec![base, scratch])
             }
         };
-        // A disk from the start has no slot that it could leave.
-        let serials =
-            if devices.is_empty() { Vec::new() } else { vec![base_disk.clone(), scratch_disk.clone()] };
-        Ok((RootFs { base_disk, scratch_disk, devices, ..Default::default() }, serials))
+        let [base_disk, scratch_disk] = serials;
+        Ok((agent::ImageRoot { base_disk, scratch_disk, ..Default::default() }, attached))
     }
 
-    fn serial(&self) -> String {
-        format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Attaches a root's disk; returns what the agent is to be told of it, and its serial.
-    pub(super) async fn attach_root(&self, source: DiskSource) -> Result<(RootFs, String)> {
+    /// Attaches a root's disk; returns its description for the agent.
+    pub(super) async fn attach_root(&self, source: DiskSource) -> Result<agent::Disk> {
         let DiskSource { path, fs_type, mut options, read_only } = source;
-        let (device, serial) = self.attach(path, read_only).await?;
+        let serial = self.attach(path, read_only).await?;
         options.retain(|option| !HOST_OPTIONS.contains(&option.as_str()));
         if read_only && !options.iter().any(|option| option == "ro") {
             options.push("ro".into());
         }
-        let disk = agent::Disk { serial: serial.clone(), fs_type, options, ..Default::default() };
-        Ok((RootFs { disk: Some(disk).into(), devices: vec![device], ..Default::default() }, serial))
+        Ok(agent::Disk { serial, fs_type, options, ..Default::default() })
     }
 
-    /// Attaches a block device of the host; returns its place, and what the agent is to be told of it.
-    pub(super) async fn attach_block(&self, block: Block) -> Result<(String, agent::BlockDevice)> {
+    /// Attaches a block device of the host; returns its description for the agent.
+    pub(super) async fn attach_block(&self, block: Block) -> Result<agent::BlockDevice> {
         let Block { path, major, minor, read_only, mode, uid, gid } = block;
-        let (place, serial) = self.attach(node_of(major, minor)?, read_only).await?;
+        let serial = self.attach(node_of(major, minor)?, read_only).await?;
         let path = path.display().to_string();
-        Ok((place, agent::BlockDevice { serial, path, mode, uid, gid, ..Default::default() }))
+        Ok(agent::BlockDevice { serial, path, mode, uid, gid, ..Default::default() })
     }
 
-    /// Attaches what is at `path`; returns its place and its serial.
-    async fn attach(&self, path: PathBuf, read_only: bool) -> Result<(String, String)> {
-        let serial = self.serial();
+    /// Attaches what is at `path`, and makes it known to the guest; returns its serial.
+    async fn attach(&self, path: PathBuf, read_only: bool) -> Result<String> {
+        let serial = format!("disk-{}", self.count.fetch_add(1, Ordering::Relaxed));
         let (control, id) = (self.control.clone(), serial.clone());
         let attached = blocking(move || {
             let disk: File = OpenOptions::new()
@@ -112,7 +114,12 @@ impl Disks {
             let mut client = Client::connect(control).map_err(failed)?;
             client.attach_open_disk(&id, disk.as_fd(), read_only, RateLimit::default()).map_err(failed)
         });
-        Ok((attached.await?.device, serial))
+        if let Err(error) = self.guest.plug_in(vec![attached.await?.device]).await {
+            // The reason counts.
+            let _ = self.detach(serial).await;
+            return Err(error.into());
+        }
+        Ok(serial)
     }
 
     /// Detaches a disk.
@@ -141,9 +148,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-/// What is guarded is whole even if a thread has panicked with it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

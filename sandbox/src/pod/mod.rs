@@ -48,7 +48,7 @@ pub use self::options::{
     PodNetwork, PodOptions, ProcessInfo, RootfsSource, StdioFlags,
 };
 pub use self::share::RootView;
-use self::{disks::Disks, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
+use self::{disks::{AtStart, Disks}, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
@@ -142,7 +142,7 @@ impl Pod {
             None => None,
         };
         let (server, socket) = planned.unzip();
-        let disks = Disks::new(vm::control_path(dir.path()));
+        let (at_start, disks) = AtStart::of(&roots);
         let mut network = match &network {
             PodNetwork::Namespace { path, resolv_conf } => {
                 Connection::of_namespace(dirs, &hostname, Some(path), resolv_conf.as_deref(), note).await?
@@ -152,7 +152,7 @@ impl Pod {
         let plan = Plan {
             vcpus,
             mem_size_mib,
-            disks: disks.at_start(&roots),
+            disks,
             spare_disks: SPARE_DISKS,
             nets: network.take_nets(),
             spare_nets: network.spare_nets(),
@@ -172,8 +172,8 @@ impl Pod {
             let (mut vm, server) = tokio::try_join!(Vm::start(&assets.vm, &dir, plan), serving)?;
             let guest = vm.guest().clone();
             let set_up = SetupSandboxRequest { hostname, ..network.set_up() };
-            match guest.agent().setup_sandbox(guest.soon(), &set_up).await {
-                Ok(_) => Ok((vm, server)),
+            match guest.set_up(set_up).await {
+                Ok(()) => Ok((vm, server)),
                 Err(error) => Err(vm.explain(error).await),
             }
         };
@@ -195,6 +195,7 @@ impl Pod {
         let served = network.serve(&guest, &dir, note);
         let follow = network.follow();
         let control = vm::control_path(dir.path());
+        let disks = Disks::new(control.clone(), guest.clone(), at_start);
         let running = Running { stop, supervisor, network: Some(network), cgroup: own_cgroup, dir };
         if let Err(error) = served {
             let _ = running.end().await;

@@ -107,7 +107,7 @@ fn a_bridge_with_all_that_can_be_chained_to_it_is_balanced() {
         assert!(
             interface.routes.iter().any(|route| route.destination == "::/0" && route.gateway == "fd88::1")
         );
-        assert!(sysctls.contains(&"ipv4/conf/eth0/arp_ignore".to_owned()), "{sysctls:?}");
+        assert!(sysctls.contains(&"net.ipv4.conf.eth0.arp_ignore".to_owned()), "{sysctls:?}");
     }
 }
 

@@ -159,7 +159,7 @@ fn a_name_server_inside_may_ask_others() {
         let guest = Guest::new(&nics[0].tap, &nics[0].interface);
         assert!(asked(&pod.netns) >= 61440);
         assert!(asked(&guest.netns) < 61440);
-        assert!(!takeover.sysctls().unwrap().contains_key("ipv4/ip_local_port_range"));
+        assert!(!takeover.sysctls().unwrap().contains_key("net.ipv4.ip_local_port_range"));
         takeover.release().await.unwrap();
     });
     assert_eq!(range().unwrap(), before);
