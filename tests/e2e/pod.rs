@@ -228,7 +228,7 @@ async fn what_cannot_be_made_leaves_nothing() {
     let created = pod.create(container("c", root.clone(), "true", &[])).await.unwrap();
     assert!(matches!(pod.create(container("c", root, "true", &[])).await, Err(Error::AlreadyExists(_))));
     drop(created);
-    let again = Pod::start(&home.dirs(), &assets(), home.options("errors")).await;
+    let again = home.try_start("errors", home.options()).await;
     assert!(matches!(again, Err(Error::NameInUse { .. })));
     stop(pod, &home).await;
 }
@@ -274,10 +274,11 @@ async fn a_given_network_namespace_and_cgroup_are_used() {
     assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     let cgroup = Path::new("/sys/fs/cgroup").join(&name);
     fs::create_dir(&cgroup).unwrap();
-    let mut options = home.options("given");
-    options.netns = Some(Path::new("/run/netns").join(&name));
+    let mut options = home.options();
+    options.network =
+        PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
     options.cgroup = Some(cgroup.clone());
-    let pod = Pod::start(&home.dirs(), &assets(), options).await.map_err(|error| chain(&error)).unwrap();
+    let pod = home.try_start("given", options).await.map_err(|error| chain(&error)).unwrap();
     let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     let mut programs: Vec<_> = procs
         .lines()
