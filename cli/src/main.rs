@@ -2,10 +2,19 @@
 
 mod args;
 mod commands;
+mod go_text;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod human;
 mod network;
 mod output;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod ports;
 mod progress;
 mod runtime_class;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod times;
 mod units;
 mod unprivileged;
 
