@@ -5,6 +5,8 @@ mod commands;
 mod go_text;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod human;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod list;
 mod network;
 mod output;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
@@ -13,6 +15,8 @@ mod progress;
 mod runtime_class;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod template;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod times;
 mod units;
