@@ -2,6 +2,8 @@
 
 mod args;
 mod commands;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod filters;
 mod go_text;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod human;
