@@ -6,7 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use husk_sandbox::spec::Tmpfs;
 use ipnet::IpNet;
 
-use crate::{network::NetworkArgs, units};
+use crate::{
+    commands::{completion::CompletionArgs, man::ManArgs},
+    network::NetworkArgs,
+    units,
+};
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]
@@ -46,6 +50,12 @@ pub(crate) enum Command {
     Check(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+    /// Print the script that completes commands in a shell
+    #[command(hide = true)]
+    Completion(CompletionArgs),
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Subcommand)]

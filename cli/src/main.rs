@@ -67,6 +67,8 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
             Command::Containerd(command) => commands::containerd::run(&command),
             Command::Check(args) => commands::check::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),
+            Command::Completion(args) => commands::completion::run(&args),
+            Command::Man(args) => commands::man::run(&args),
         }
     });
     // Threads that still copy standard streams end with the process; nobody waits for them.
