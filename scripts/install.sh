@@ -18,6 +18,21 @@ install -D -m 755 "$release/husk-fs" "$to/libexec/husk/husk-fs"
 install -D -m 755 "$release/husk-supervisor" "$to/libexec/husk/husk-supervisor"
 install -D -m 644 build/guest/vmlinux "$to/share/husk/vmlinux"
 install -D -m 644 build/guest/initramfs.cpio "$to/share/husk/initramfs.cpio"
+
+step "Making completions and the manual's pages"
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+for shell in bash zsh fish; do
+    "$release/husk" completion "$shell" >"$made/$shell"
+done
+"$release/husk" man "$made/man1"
+install -D -m 644 "$made/bash" "$to/share/bash-completion/completions/husk"
+install -D -m 644 "$made/zsh" "$to/share/zsh/site-functions/_husk"
+install -D -m 644 "$made/fish" "$to/share/fish/vendor_completions.d/husk.fish"
+install -d "$to/share/man/man1"
+install -m 644 "$made"/man1/*.1 "$to/share/man/man1/"
+
+step "Installing the documentation"
 for page in README.md LICENSE docs/*.md; do
     install -D -m 644 "$page" "$to/share/doc/husk/$(basename "$page")"
 done

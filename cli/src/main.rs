@@ -4,14 +4,29 @@ mod args;
 mod commands;
 mod create;
 mod detach;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod filters;
+mod go_text;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod human;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod list;
 mod network;
 mod output;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod ports;
 mod progress;
 mod runtime_class;
 mod session;
 mod signals;
 mod start;
 mod terminal;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod status;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod template;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
+mod times;
 mod units;
 mod unprivileged;
 
@@ -70,6 +85,8 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
             Command::Containerd(command) => commands::containerd::run(&command),
             Command::Check(args) => commands::check::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),
+            Command::Completion(args) => commands::completion::run(&args),
+            Command::Man(args) => commands::man::run(&args),
         }
     });
     // Threads that still copy standard streams end with the process; nobody waits for them.

@@ -110,19 +110,6 @@ pub(crate) fn parse_hostname(text: &str) -> Result<String, String> {
     }
 }
 
-/// Bytes for people: `1.4 MB`, as Docker prints them.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    #[allow(clippy::cast_precision_loss)] // for people
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1000.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,11 +156,5 @@ mod tests {
         for bad in ["", "a b", "-a", "a..b", "a\n", &"a".repeat(65)] {
             assert!(parse_hostname(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn bytes_for_people() {
-        assert_eq!(human_bytes(999), "999 B");
-        assert_eq!(human_bytes(1_400_000), "1.4 MB");
     }
 }

@@ -15,6 +15,7 @@ pub(crate) use self::{
     },
     create::{CreateArgs, CreateOptions, RunArgs},
 };
+use crate::commands::{completion::CompletionArgs, man::ManArgs};
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]
@@ -78,6 +79,12 @@ pub(crate) enum Command {
     Check(FormatArgs),
     /// Show the version
     Version(FormatArgs),
+    /// Print the script that completes commands in a shell
+    #[command(hide = true)]
+    Completion(CompletionArgs),
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
