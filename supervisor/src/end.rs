@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(crate) async fn attend(supervisor: Arc<Supervisor>, id: String) {
     let mut backoff = BACKOFF_FIRST;
     loop {
-        let Ok(exit) = wait_for_end(&supervisor, &id).await else { return };
+        let Ok(exit) = wait_for_end(&supervisor, &id).await else { break };
         let Ok(Some(stop)) = end_or_restart(&supervisor, &id, &exit).await else { break };
         supervisor.take_away(&id).await;
         let ran = supervisor.containers().get(&id).map_or(Duration::ZERO, |c| c.own.state.started.elapsed());
@@ -119,20 +119,17 @@ async fn finish(supervisor: &Supervisor, id: &str, exit: &Exit) {
     {
         tracing::warn!("the network is not cleaned up: {}", husk_base::chain::text(&error));
     }
-    let mut remove = false;
+    if supervisor.is_first(id) && supervisor.wants_timeline(id) {
+        supervisor.add_timeline(id).await;
+    }
     let changed = supervisor.change(id, |entry| {
         entry.state.ended(exit);
         entry.state.stopped_by_user = entry.stopping && !entry.starts_again;
-        remove = entry.config.auto_remove && !entry.starts_again;
+        entry.removed = entry.config.auto_remove && !entry.starts_again;
     });
-    if changed.is_err() {
-        return;
-    }
-    if remove && let Err(error) = supervisor.store.remove(id) {
+    let Ok(removed) = changed else { return };
+    if removed && let Err(error) = supervisor.store.remove(id) {
         tracing::warn!("cannot remove the container: {}", husk_base::chain::text(&error));
-    }
-    if supervisor.is_first(id) && supervisor.wants_timeline(id) {
-        supervisor.add_timeline(id).await;
     }
     if let Ok(container) = supervisor.containers().get_mut(id) {
         container.init.exited(*exit);
@@ -309,7 +306,7 @@ impl Supervisor {
             }
             process.status = status;
         }
-        self.change(id, |entry| entry.state.status = recorded)
+        self.change(id, |entry| entry.state.status = recorded).map(drop)
     }
 
     fn finish_log(&self, id: &str) {

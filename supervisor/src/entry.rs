@@ -31,7 +31,9 @@ pub(crate) struct Entry {
     pub(crate) stop: Arc<Notify>,
     /// It has ended for good.
     pub(crate) stopped: Arc<Notify>,
-    /// Its stages are wanted.
+    /// It is removed at its end: its record is not written any more.
+    pub(crate) removed: bool,
+    /// When its stages were reached, if that is wanted.
     pub(crate) timeline: Vec<(&'static str, u64)>,
     pub(crate) wants_timeline: bool,
 }
@@ -64,6 +66,7 @@ pub(crate) fn container(config: Config, state: State) -> state::Container<Entry,
         starts_again: false,
         stop: Arc::default(),
         stopped: Arc::default(),
+        removed: false,
         timeline: Vec::new(),
         wants_timeline: false,
     };

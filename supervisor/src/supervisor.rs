@@ -243,25 +243,25 @@ impl Supervisor {
         self.containers().allow(id, exec_id, action).map_err(unknown)
     }
 
-    /// Changes a container's entry, and its record with it.
+    /// Changes a container's entry, and its record with it. Returns whether the container is removed now.
     ///
     /// # Errors
     /// When there is no such container. A record that can't be written (the disk is full) is noted: the container goes on.
-    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> Result<()> {
+    pub(crate) fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> Result<bool> {
         let state = {
             let mut containers = self.containers();
             let entry = &mut containers.get_mut(id).map_err(unknown)?.own;
             let before = entry.state.clone();
             change(entry);
-            if entry.state == before {
-                return Ok(());
+            if entry.state == before || entry.removed {
+                return Ok(entry.removed);
             }
             entry.state.clone()
         };
         if let Err(error) = self.store.write_state(id, &state) {
             tracing::warn!("{}", husk_base::chain::text(&error));
         }
-        Ok(())
+        Ok(false)
     }
 
     pub(crate) fn containers(&self) -> MutexGuard<'_, Containers> {
