@@ -132,7 +132,9 @@ pub async fn dial_agent(socket: &Path) -> Result<UnixStream> {
 
 /// Dials a vsock port of the guest.
 pub(crate) async fn dial(socket: &Path, port: u32) -> std::io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
+    let stream = husk_base::socket::connect(socket).map_err(std::io::Error::other)?;
+    stream.set_nonblocking(true)?;
+    let mut stream = UnixStream::from_std(stream)?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     // The guest says nothing before it is asked, so nothing but the answer can be in the buffer.
     let mut reader = BufReader::with_capacity(1, stream);

@@ -255,7 +255,8 @@ impl VmProcess {
             nets,
             spare_nets: plan.spare_nets,
             filesystems,
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(dir.path()) }),
+            // The VMM begins in the directory: its own path may be longer than that of a socket.
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(Path::new("")) }),
             console: Some(console.clone()),
             rng: true,
             jail: Some(JailConfig {
@@ -271,7 +272,7 @@ impl VmProcess {
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
 
         let mut command = Command::new(&assets.vmm);
-        command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(&control);
+        command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(control_path(Path::new(""))).current_dir(dir.path());
         command.arg("--lifeline").arg(lifeline_number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
         // A terminal sends its signals to husk's whole group: they are for the container, not for the VM's existence.

@@ -4,7 +4,7 @@ use std::{fs, io::Write, net::Shutdown, path::Path, process::Command};
 
 use husk_sandbox::{
     Error,
-    pod::{PidNamespace, Pod, RootfsSource, StdioFlags},
+    pod::{PidNamespace, Pod, PodNetwork, RootfsSource, StdioFlags},
 };
 use husk_tests::{
     leftovers,
