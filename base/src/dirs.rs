@@ -28,8 +28,8 @@ pub enum PrivateDirError {
         /// This process's effective user.
         user: u32,
     },
-    /// A symbolic link is in the directory's place.
-    #[error("{} is a symbolic link, not a directory: remove it or name another directory", path.display())]
+    /// Another user's symbolic link is in the directory's place.
+    #[error("{} is another user's symbolic link: remove it or name another directory", path.display())]
     Link {
         /// The link.
         path: PathBuf,
@@ -62,10 +62,14 @@ pub fn make_private_dir(path: &Path) -> Result<(), PrivateDirError> {
     check(path, &metadata, user)
 }
 
-/// Checks the directory itself.
+/// Checks the directory itself. A link to it must be this user's or root's own.
 fn check(path: &Path, metadata: &Metadata, user: u32) -> Result<(), PrivateDirError> {
     if metadata.is_symlink() {
-        return Err(PrivateDirError::Link { path: path.into() });
+        if ![user, ROOT].contains(&metadata.uid()) {
+            return Err(PrivateDirError::Link { path: path.into() });
+        }
+        let target = fs::metadata(path).map_err(IoError::of("examine", path))?;
+        return check(path, &target, user);
     }
     if metadata.uid() != user {
         return Err(PrivateDirError::Foreign { path: path.into(), owner: metadata.uid(), user });
@@ -134,14 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_refused_in_the_directorys_place_and_accepted_on_the_way() {
+    fn a_users_own_link_is_followed_and_what_it_leads_to_is_checked() {
         let dir = tempfile::tempdir().unwrap();
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(matches!(make_private_dir(&link), Err(PrivateDirError::Link { .. })));
+        make_private_dir(&link).unwrap();
         make_private_dir(&link.join("below")).unwrap();
         assert!(real.join("below").is_dir());
+        if user() != ROOT {
+            return;
+        }
+        std::os::unix::fs::lchown(&link, Some(OTHER), None).unwrap();
+        assert!(matches!(make_private_dir(&link), Err(PrivateDirError::Link { .. })));
+        std::os::unix::fs::lchown(&link, Some(ROOT), None).unwrap();
+        set_mode(&real, 0o777);
+        assert!(matches!(make_private_dir(&link), Err(PrivateDirError::Writable { .. })));
     }
 
     #[test]

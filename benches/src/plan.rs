@@ -73,6 +73,8 @@ pub(crate) struct Files {
     pub(crate) husk: PathBuf,
     pub(crate) vmm: PathBuf,
     pub(crate) filesystem: PathBuf,
+    /// `husk-supervisor`.
+    pub(crate) supervisor: PathBuf,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     /// Initramfs whose init says that it runs, and waits.
