@@ -24,7 +24,9 @@ use std::{
 
 use husk_base::{dirs::make_private_dir, id, json_file, lock::lock_file};
 
-pub use self::record::{Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, VERSION};
+pub use self::record::{
+    Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
+};
 use crate::{Error, Result, paths::Dirs, remove, rundir};
 
 const CONFIG: &str = "config.json";
@@ -220,7 +222,9 @@ impl Store {
         }
         match lock_file(&dir.join(LOCK)) {
             Ok(file) => Ok(Locked { _file: file }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoContainer { name: id.into() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoContainer { name: id.into() })
+            }
             Err(error) => Err(error.into()),
         }
     }
