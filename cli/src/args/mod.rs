@@ -146,7 +146,7 @@ pub(crate) enum ContainerVerb {
     /// Rename a container
     Rename(RenameArgs),
     /// Change the limits and the restart policy of one or more containers
-    Update(UpdateArgs),
+    Update(Box<UpdateArgs>),
     /// Print what a container has written
     Logs(LogsArgs),
     /// Show what containers use

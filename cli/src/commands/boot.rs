@@ -3,7 +3,7 @@
 use husk_sandbox::{
     paths::Dirs,
     rundir,
-    store::{Config, RestartPolicy, State, Status, Store},
+    store::{Config, List, RestartPolicy, State, Status, Store},
 };
 
 use super::container::start_one;
@@ -21,7 +21,7 @@ pub(crate) async fn run(dirs: &Dirs) -> anyhow::Result<u8> {
     rundir::clean_up(dirs)?;
     let store = Store::open(dirs)?;
     store.sweep()?;
-    let (records, broken) = store.list()?;
+    let List { records, broken } = store.list()?;
     for (id, error) in broken {
         output::print_note(&format!("husk: warning: container {id}: {}\n", husk_base::chain::text(&error)));
     }

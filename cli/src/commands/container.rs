@@ -287,6 +287,7 @@ pub(crate) async fn remove_one(dirs: &Dirs, store: &Store, id: &str, force: bool
             other?;
             if let Some(config) = config {
                 events::record(dirs, &Event::of_container(&config, "destroy"));
+                super::rmi::forget_disk(dirs, store, &config.image.disk)?;
             }
             Ok(())
         }

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn lines_are_dockers() {
-        let text = |format, zone| Printer::parse(format).unwrap().text(&event(), zone).unwrap();
+        let text = |format, zone: &TimeZone| Printer::parse(format).unwrap().text(&event(), zone).unwrap();
         let attributes = "(execID=e, image=reg:5000/web:1, name=web-1, tier=front)";
         assert_eq!(
             text(None, &TimeZone::UTC),

@@ -6,7 +6,7 @@ use husk_image::Store as Images;
 use husk_sandbox::{
     check,
     paths::Dirs,
-    store::{Status, Store},
+    store::{List, Status, Store},
 };
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(dirs: &Dirs, args: &InfoArgs) -> anyhow::Result<u8> {
 
 /// What is known of husk and the machine, by Docker's names.
 fn collect(dirs: &Dirs) -> anyhow::Result<Value> {
-    let (records, broken) = Store::open(dirs)?.list()?;
+    let List { records, broken } = Store::open(dirs)?.list()?;
     let count =
         |wanted: &[Status]| records.iter().filter(|record| wanted.contains(&record.state.status)).count();
     let (running, paused) = (count(&[Status::Running, Status::Restarting]), count(&[Status::Paused]));

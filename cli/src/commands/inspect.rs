@@ -20,7 +20,7 @@ pub(crate) fn any(dirs: &Dirs, args: &InspectArgs) -> anyhow::Result<u8> {
         Some(one) => vec![*one],
         None => vec![ObjectType::Container, ObjectType::Image, ObjectType::Network],
     };
-    inspect(&args.names, args.format.as_deref(), |name| {
+    inspect("object", &args.names, args.format.as_deref(), |name| {
         for kind in &order {
             let found = match kind {
                 ObjectType::Container => container(dirs, name, args.size)?,
@@ -36,15 +36,16 @@ pub(crate) fn any(dirs: &Dirs, args: &InspectArgs) -> anyhow::Result<u8> {
 }
 
 pub(crate) fn containers(dirs: &Dirs, args: &InspectContainersArgs) -> anyhow::Result<u8> {
-    inspect(&args.containers, args.format.as_deref(), |name| container(dirs, name, args.size))
+    inspect("container", &args.containers, args.format.as_deref(), |name| container(dirs, name, args.size))
 }
 
 pub(crate) fn images(dirs: &Dirs, args: &InspectImagesArgs) -> anyhow::Result<u8> {
-    inspect(&args.images, args.format.as_deref(), |name| image(dirs, name))
+    inspect("image", &args.images, args.format.as_deref(), |name| image(dirs, name))
 }
 
 /// Prints what is found of these names; those that are missing are named, and do not keep the others.
 fn inspect(
+    kind: &str,
     names: &[String],
     format: Option<&str>,
     mut find: impl FnMut(&str) -> anyhow::Result<Option<Value>>,
@@ -54,7 +55,7 @@ fn inspect(
     for name in names {
         match find(name) {
             Ok(Some(value)) => found.push(value),
-            Ok(None) => failures.push(format!("Error: No such object: {name}")),
+            Ok(None) => failures.push(format!("Error: No such {kind}: {name}")),
             Err(error) => failures.push(format!("Error: {error:#}")),
         }
     }

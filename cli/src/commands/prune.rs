@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use anyhow::ensure;
 use husk_sandbox::{
     paths::Dirs,
-    store::{Config, Status, Store},
+    store::{Config, List, Status, Store},
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -19,7 +19,7 @@ pub(crate) async fn containers(dirs: &Dirs, args: &PruneContainersArgs) -> anyho
         return Ok(0);
     }
     let store = Store::open(dirs)?;
-    let (records, _) = store.list()?;
+    let List { records, .. } = store.list()?;
     let (mut deleted, mut reclaimed, mut failed) = (String::new(), 0, false);
     for record in records {
         let stopped = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);

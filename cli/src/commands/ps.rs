@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use husk_sandbox::{
     paths::Dirs,
-    store::{Record, Store},
+    store::{List, Record, Store},
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(dirs: &Dirs, args: &PsArgs) -> anyhow::Result<u8> {
     };
     let filters = ContainerFilters::parse(&args.filter)?;
     let store = Store::open(dirs)?;
-    let (records, broken) = store.list()?;
+    let List { records, broken } = store.list()?;
     for (id, error) in &broken {
         let error = husk_base::chain::text(error);
         output::print_note(&format!(

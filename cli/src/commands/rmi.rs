@@ -1,10 +1,12 @@
 //! `husk rmi`
 
+use std::path::Path;
+
 use anyhow::bail;
 use husk_image::{Image, Reference, Store as Images};
 use husk_sandbox::{
     paths::Dirs,
-    store::{Record, Store},
+    store::{List, Record, Store},
     unpack,
 };
 
@@ -12,7 +14,7 @@ use crate::{args::RmiArgs, human, output};
 
 pub(crate) fn run(dirs: &Dirs, args: &RmiArgs) -> anyhow::Result<u8> {
     let images = Images::open(&dirs.images())?;
-    let (records, broken) = Store::open(dirs)?.list()?;
+    let List { records, broken } = Store::open(dirs)?.list()?;
     let mut failed = false;
     for name in &args.images {
         let removed = remove(dirs, &images, name, &records, args.force, broken.is_empty());
@@ -66,6 +68,25 @@ fn remove(
         }
     }
     Ok(())
+}
+
+/// Removes the unpacked disk of a container that is gone, if its image is gone, too, and no other container has it.
+///
+/// # Errors
+/// When that can't be found out, or the disk can't be removed.
+pub(crate) fn forget_disk(dirs: &Dirs, containers: &Store, disk: &Path) -> anyhow::Result<()> {
+    let images = Images::open(&dirs.images())?.list()?;
+    if images.iter().any(|image| unpack::disk_of(dirs, image.chain_id.hex()) == disk) {
+        return Ok(());
+    }
+    let List { records, broken } = containers.list()?;
+    let used = records.iter().any(|record| record.config.image.disk == disk);
+    match disk.file_stem().and_then(|stem| stem.to_str()) {
+        Some(chain_id) if !used && broken.is_empty() && unpack::disk_of(dirs, chain_id) == disk => {
+            Ok(unpack::forget(dirs, chain_id)?)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn uses(record: &Record, image: &Image) -> bool {

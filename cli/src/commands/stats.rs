@@ -10,7 +10,7 @@ use husk_protocol::agent::StatsResponse;
 use husk_sandbox::{
     paths::Dirs,
     sizing,
-    store::{Config, Store},
+    store::{Config, List, Store},
 };
 use husk_supervisor::Pod;
 use tokio::task::JoinSet;
@@ -58,7 +58,7 @@ fn chosen(store: &Store, args: &StatsArgs, ids: &[String]) -> anyhow::Result<Vec
         // One that is gone is left out.
         return Ok(ids.iter().filter_map(|id| store.config(id).ok()).collect());
     }
-    let (records, _) = store.list()?;
+    let List { records, .. } = store.list()?;
     let wanted = records.into_iter().filter(|record| args.all || record.state.status.needs_supervisor());
     Ok(wanted.map(|record| record.config).collect())
 }

@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 use husk_protocol::agent::ProcessInfo;
 use husk_sandbox::{paths::Dirs, store::Store};
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use jiff::{Timestamp, ToSpan, ZonedDateTime, tz::TimeZone};
 use unicode_width::UnicodeWidthStr;
 
 use super::container::running;
@@ -121,7 +121,8 @@ fn start_time(process: &ProcessInfo, now: &Now) -> String {
     let started =
         i64::try_from(process.started_unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let Some(started) = started else { return "?".into() };
-    let (started, now) = (started.to_zoned(now.zone.clone()), now.at.to_zoned(now.zone.clone()));
+    let zoned = |time| ZonedDateTime::new(time, now.zone.clone());
+    let (started, now) = (zoned(started), zoned(now.at));
     let a_day_ago = now.checked_sub(24.hours()).unwrap_or_else(|_| now.clone());
     let format = match () {
         () if started > a_day_ago => "%H:%M",

@@ -107,7 +107,7 @@ mod tests {
     fn args(options: &[&str]) -> UpdateArgs {
         let line = [&["husk", "update"], options, &["web"]].concat();
         match Cli::try_parse_from(line).unwrap().command {
-            Command::Verb(ContainerVerb::Update(args)) => args,
+            Command::Verb(ContainerVerb::Update(args)) => *args,
             other => panic!("{other:?}"),
         }
     }

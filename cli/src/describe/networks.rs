@@ -14,6 +14,7 @@ pub(crate) fn network(network: &Definition, leases: &[Lease]) -> Value {
     let subnet = |subnet: IpNet, gateway: IpAddr| json!({ "Subnet": subnet, "Gateway": gateway });
     let ipv4 = subnet(network.ipv4.subnet.into(), network.ipv4.gateway.into());
     let ipv6 = network.ipv6.map(|ipv6| subnet(ipv6.subnet.into(), ipv6.gateway.into()));
+    let subnets: Vec<Value> = [ipv4].into_iter().chain(ipv6).collect();
     let containers: Map<String, Value> = leases
         .iter()
         .map(|lease| {
@@ -40,7 +41,7 @@ pub(crate) fn network(network: &Definition, leases: &[Lease]) -> Value {
         "IPAM": {
             "Driver": "default",
             "Options": null,
-            "Config": [ipv4].into_iter().chain(ipv6).collect::<Vec<_>>(),
+            "Config": subnets,
         },
         "Internal": network.internal,
         "Attachable": false,

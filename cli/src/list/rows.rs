@@ -57,6 +57,7 @@ impl ContainerRow {
 }
 
 /// An image in `images`. What is not known is `<none>` or `N/A`.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of images"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ImageRow {
@@ -76,6 +77,7 @@ pub(crate) struct ImageRow {
     pub(crate) unique_size: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of images"))]
 impl ImageRow {
     pub(crate) const TABLE: &str = r"{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}";
     /// The table of `images --digests`.
@@ -96,6 +98,7 @@ impl ImageRow {
 }
 
 /// A network in `network ls`. Truths are the words `true` and `false`.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of networks"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct NetworkRow {
@@ -111,6 +114,7 @@ pub(crate) struct NetworkRow {
     pub(crate) created_at: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of networks"))]
 impl NetworkRow {
     pub(crate) const TABLE: &str = r"{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
     pub(crate) const TITLES: &Titles = &[
@@ -126,6 +130,7 @@ impl NetworkRow {
 }
 
 /// A volume in `volume ls`. What is not known is `N/A`.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of volumes"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct VolumeRow {
@@ -141,6 +146,7 @@ pub(crate) struct VolumeRow {
     pub(crate) status: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of volumes"))]
 impl VolumeRow {
     pub(crate) const TABLE: &str = r"{{.Driver}}\t{{.Name}}";
     pub(crate) const TITLES: &Titles = &[

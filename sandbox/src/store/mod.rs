@@ -53,6 +53,15 @@ pub struct Record {
     pub state: State,
 }
 
+/// All containers.
+#[derive(Debug, Default)]
+pub struct List {
+    /// Those whose records can be read, the newest first.
+    pub records: Vec<Record>,
+    /// The ids of the others, and why.
+    pub broken: Vec<(String, Error)>,
+}
+
 /// Keeps other clients from changing a container. The lock ends when this is dropped.
 #[derive(Debug)]
 pub struct Locked {
@@ -145,12 +154,12 @@ impl Store {
         Ok(Record { config: self.config(id)?, state })
     }
 
-    /// All records, the newest first; and those that can't be read, with the reason.
+    /// All records.
     ///
     /// # Errors
     /// When the directory can't be read.
-    pub fn list(&self) -> Result<(Vec<Record>, Vec<(String, Error)>)> {
-        let (mut records, mut broken) = (Vec::new(), Vec::new());
+    pub fn list(&self) -> Result<List> {
+        let List { mut records, mut broken } = List::default();
         for id in self.ids()? {
             match self.get(&id) {
                 Ok(record) => records.push(record),
@@ -160,7 +169,7 @@ impl Store {
             }
         }
         records.sort_by_key(|record| std::cmp::Reverse(record.config.created));
-        Ok((records, broken))
+        Ok(List { records, broken })
     }
 
     /// What a container is.
