@@ -57,7 +57,6 @@ impl ContainerRow {
 }
 
 /// An image in `images`. What is not known is `<none>` or `N/A`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the list of images"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ImageRow {
@@ -98,7 +97,6 @@ impl ImageRow {
 }
 
 /// A network in `network ls`. Truths are the words `true` and `false`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the list of networks"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct NetworkRow {
@@ -130,7 +128,6 @@ impl NetworkRow {
 }
 
 /// A volume in `volume ls`. What is not known is `N/A`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the list of volumes"))]
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct VolumeRow {
