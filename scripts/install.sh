@@ -19,6 +19,9 @@ install -D -m 755 "$release/husk-supervisor" "$to/libexec/husk/husk-supervisor"
 install -D -m 644 build/guest/vmlinux "$to/share/husk/vmlinux"
 install -D -m 644 build/guest/initramfs.cpio "$to/share/husk/initramfs.cpio"
 
+sed "s|@PREFIX@|${PREFIX:-/usr/local}|" packaging/husk-boot.service |
+    install -D -m 644 /dev/stdin "$to/lib/systemd/system/husk-boot.service"
+
 step "Making completions and the manual's pages"
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT

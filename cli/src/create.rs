@@ -7,6 +7,7 @@ use husk_image::{Compression, Image, LayerBlob, Reference, Store as Images};
 use husk_protocol::agent;
 use husk_sandbox::{
     container::{ContainerOptions, ImageConfig},
+    events::{self, Event},
     network::NetworkPlan,
     paths::{Assets, Dirs},
     spec,
@@ -100,6 +101,7 @@ pub(crate) async fn create(
         name,
     };
     store.create(&config)?;
+    events::record(dirs, &Event::of_container(&config, "create"));
     if let Some(file) = &mut cid_file {
         file.write(&config.id)?;
     }
@@ -121,7 +123,9 @@ impl<'a> CidFile<'a> {
     }
 
     fn write(&mut self, id: &str) -> anyhow::Result<()> {
-        self.file.write_all(id.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.file
+            .write_all(id.as_bytes())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.written = true;
         Ok(())
     }
@@ -218,10 +222,7 @@ fn container_options(args: &CreateOptions, attachment: Attachment) -> anyhow::Re
 ///
 /// # Errors
 /// When a file can't be read.
-pub(crate) fn environment(
-    files: &[std::path::PathBuf],
-    given: &[String],
-) -> anyhow::Result<Vec<String>> {
+pub(crate) fn environment(files: &[std::path::PathBuf], given: &[String]) -> anyhow::Result<Vec<String>> {
     let mut env = Vec::new();
     for file in files {
         env.extend(read_lines_file(file, "env")?);

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use husk_sandbox::{
+    events::{self, Event},
     paths::Dirs,
     rundir,
     store::{Config, Status, Store},
@@ -33,10 +34,10 @@ pub(crate) async fn pod_for(dirs: &Dirs, store: &Store, config: &Config) -> anyh
 }
 
 /// Removes the record of a container that could not be started, if it was to be removed at its end.
-pub(crate) fn forget(store: &Store, config: &Config) {
-    if config.auto_remove {
-        // The supervisor may have done it.
-        let _ = store.remove(&config.id);
+pub(crate) fn forget(dirs: &Dirs, store: &Store, config: &Config) {
+    // The supervisor may have done it.
+    if config.auto_remove && store.remove(&config.id).is_ok() {
+        events::record(dirs, &Event::of_container(config, "destroy"));
     }
 }
 

@@ -2,21 +2,10 @@
 
 use std::{str::FromStr, time::Duration};
 
+pub(crate) use husk_sandbox::store::Status as State;
 use jiff::Timestamp;
 
 use crate::human;
-
-/// A container's state, as `ps --filter status=` and `inspect` name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    Created,
-    Running,
-    Paused,
-    Restarting,
-    Removing,
-    Exited,
-    Dead,
-}
 
 /// The results of health checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +17,6 @@ pub(crate) enum Health {
     Unhealthy,
 }
 
-const STATES: [(&str, State); 7] = [
-    ("created", State::Created),
-    ("running", State::Running),
-    ("paused", State::Paused),
-    ("restarting", State::Restarting),
-    ("removing", State::Removing),
-    ("exited", State::Exited),
-    ("dead", State::Dead),
-];
-
 const HEALTHS: [(&str, Health); 4] = [
     ("none", Health::None),
     ("starting", Health::Starting),
@@ -45,30 +24,15 @@ const HEALTHS: [(&str, Health); 4] = [
     ("unhealthy", Health::Unhealthy),
 ];
 
-/// The word is not one of a state's or of a health's.
+/// The word is not one of a health's.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UnknownWord;
-
-impl FromStr for State {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        STATES.iter().find(|(known, _)| *known == word).map(|(_, state)| *state).ok_or(UnknownWord)
-    }
-}
 
 impl FromStr for Health {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
         HEALTHS.iter().find(|(known, _)| *known == word).map(|(_, health)| *health).ok_or(UnknownWord)
-    }
-}
-
-impl State {
-    /// Docker's word for the state.
-    pub(crate) fn word(self) -> &'static str {
-        STATES.iter().find(|(_, state)| *state == self).map_or("", |(word, _)| word)
     }
 }
 
@@ -124,15 +88,10 @@ mod tests {
 
     #[test]
     fn words() {
-        for (word, state) in STATES {
-            assert_eq!(word.parse(), Ok(state));
-            assert_eq!(state.word(), word);
-        }
         for (word, health) in HEALTHS {
             assert_eq!(word.parse(), Ok(health));
             assert_eq!(health.word(), word);
         }
-        assert_eq!("Running".parse::<State>(), Err(UnknownWord));
         assert_eq!("".parse::<Health>(), Err(UnknownWord));
     }
 

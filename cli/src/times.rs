@@ -107,6 +107,14 @@ pub(crate) fn rfc3339_nano(time: Timestamp) -> String {
     time.to_string()
 }
 
+/// A moment with all nine digits of its second's fraction: `2026-12-01T02:43:05.100000000Z`, or `...+02:00`.
+pub(crate) fn rfc3339_fixed(time: Timestamp, zone: &TimeZone) -> String {
+    let time = ZonedDateTime::new(time, zone.clone());
+    let format =
+        if time.offset() == Offset::UTC { "%Y-%m-%dT%H:%M:%S.%9fZ" } else { "%Y-%m-%dT%H:%M:%S.%9f%:z" };
+    time.strftime(format).to_string()
+}
+
 /// A moment as lists print it: `2026-12-01 02:43:05 +0000 UTC`, with the fraction of a second if there is one.
 pub(crate) fn created_at(time: Timestamp, zone: &TimeZone) -> String {
     ZonedDateTime::new(time, zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string()

@@ -141,7 +141,7 @@ mod tests {
         let dirs = Dirs::new(Some(root.path()));
         fs::create_dir_all(dirs.disks()).unwrap();
         let path = root.path().join("disk.img");
-        create(&dirs, &path, DEFAULT_SIZE_MIB).unwrap();
+        create(&dirs, &path, DEFAULT_SIZE_MIB, Kind::Temporary).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!(meta.len(), DEFAULT_SIZE_MIB << 20);
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());

@@ -7,6 +7,7 @@ pub mod config;
 pub mod container;
 pub mod disk;
 pub mod error;
+pub mod events;
 mod filesystem;
 pub mod guest;
 pub mod logs;
@@ -26,5 +27,6 @@ pub mod timeline;
 pub mod unpack;
 mod untrusted;
 pub mod vm;
+mod watch;
 
 pub use error::{Error, Result};

@@ -206,7 +206,7 @@ fn wait_for_lock(path: &Path) -> Result<()> {
     }
     match lock_file(&path.join(LOCK)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => Ok(drop(other?)),
+        other => other.map(drop).map_err(Into::into),
     }
 }
 

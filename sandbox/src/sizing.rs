@@ -7,7 +7,7 @@ pub const GUEST_OVERHEAD_MIB: u64 = 96;
 /// Most virtual CPUs of a VM.
 pub const MAX_VCPUS: u64 = 32;
 /// Memory of a VM whose container has no limit, in MiB.
-const DEFAULT_MEM_SIZE_MIB: u64 = 512;
+pub const DEFAULT_MEM_SIZE_MIB: u64 = 512;
 
 /// Virtual CPUs for a limit in thousandths of a CPU.
 ///
@@ -23,6 +23,11 @@ pub fn vcpus(milli_cpus: Option<u64>) -> Result<u8> {
 /// A VM's memory in MiB for containers that may use so many bytes.
 pub fn with_guest(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB
+}
+
+/// What containers may use of a VM's memory in MiB, in bytes.
+pub fn without_guest(mem_size_mib: u64) -> u64 {
+    mem_size_mib.saturating_sub(GUEST_OVERHEAD_MIB) << 20
 }
 
 /// A VM's memory in MiB for a container's limit in bytes.

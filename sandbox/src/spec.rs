@@ -122,7 +122,12 @@ fn invalid(error: oci_spec::OciSpecError) -> Error {
     Error::InvalidOption(format!("cannot describe the container: {error}"))
 }
 
-fn process(image: &str, defaults: &ImageConfig, options: &ContainerOptions, hostname: &str) -> Result<Process> {
+fn process(
+    image: &str,
+    defaults: &ImageConfig,
+    options: &ContainerOptions,
+    hostname: &str,
+) -> Result<Process> {
     let capabilities = || CAPABILITIES.into_iter().collect::<Capabilities>();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(capabilities())
@@ -161,19 +166,24 @@ fn process(image: &str, defaults: &ImageConfig, options: &ContainerOptions, host
 }
 
 fn args(image: &str, defaults: &ImageConfig, options: &ContainerOptions) -> Result<Vec<String>> {
-    let (mut line, default_args) = match &options.entrypoint {
-        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
-        Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
-        None => (defaults.entrypoint.clone(), defaults.cmd.clone()),
-    };
-    line.extend(if options.args.is_empty() { default_args } else { options.args.clone() });
-    if line.is_empty() {
+    let (entrypoint, cmd) = command(defaults, options);
+    if entrypoint.is_empty() && cmd.is_empty() {
         return Err(Error::InvalidImage {
             image: image.into(),
             reason: "it names no command to run; give one after the image's name".into(),
         });
     }
-    Ok(line)
+    Ok([entrypoint, cmd].concat())
+}
+
+/// The entry point and the command: the user's, else the image's.
+pub fn command(defaults: &ImageConfig, options: &ContainerOptions) -> (Vec<String>, Vec<String>) {
+    let (entrypoint, cmd) = match &options.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
+        None => (defaults.entrypoint.clone(), defaults.cmd.clone()),
+    };
+    (entrypoint, if options.args.is_empty() { cmd } else { options.args.clone() })
 }
 
 fn environment(defaults: &ImageConfig, options: &ContainerOptions, hostname: &str) -> Vec<String> {

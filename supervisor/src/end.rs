@@ -107,8 +107,17 @@ async fn end_or_restart(
         entry.state.pod = supervisor.dir.id().to_owned();
         entry.state.pid = std::process::id();
     })?;
+    died(supervisor, id, exit);
     supervisor.containers().process_mut(id, "").map_err(unknown)?.exited(*exit);
     Ok(again)
+}
+
+/// Writes down that a container's process has ended.
+fn died(supervisor: &Supervisor, id: &str, exit: &Exit) {
+    if exit.oom_killed {
+        supervisor.event(id, "oom", &[]);
+    }
+    supervisor.event(id, "die", &[("exitCode", exit.code.to_string())]);
 }
 
 /// Notes that a container has ended for good, and tells those that wait. Its name, addresses and ports are free then.
@@ -122,14 +131,19 @@ async fn finish(supervisor: &Supervisor, id: &str, exit: &Exit) {
     if supervisor.is_first(id) && supervisor.wants_timeline(id) {
         supervisor.add_timeline(id).await;
     }
+    let mut ran = false;
     let changed = supervisor.change(id, |entry| {
+        ran = matches!(entry.state.status, store::Status::Running | store::Status::Paused);
         entry.state.ended(exit);
         entry.state.stopped_by_user = entry.stopping && !entry.starts_again;
         entry.removed = entry.config.auto_remove && !entry.starts_again;
     });
     let Ok(removed) = changed else { return };
-    if removed && let Err(error) = supervisor.store.remove(id) {
-        tracing::warn!("cannot remove the container: {}", husk_base::chain::text(&error));
+    if ran {
+        died(supervisor, id, exit);
+    }
+    if removed {
+        supervisor.remove_record(id);
     }
     if let Ok(container) = supervisor.containers().get_mut(id) {
         container.init.exited(*exit);
@@ -233,6 +247,7 @@ impl Supervisor {
             let _ = timeout(OBEY_WITHIN, self.resume(id)).await;
         }
         let pod = self.pod()?;
+        self.event(id, "kill", &[("signal", signal.to_string())]);
         // A guest that does not pass it on is given the same time.
         let _ = timeout(OBEY_WITHIN, pod.signal(id, "", signal, false)).await;
         match u64::try_from(seconds) {
@@ -249,7 +264,10 @@ impl Supervisor {
 
     /// Has a container end by SIGKILL, or with its VM when the guest does not obey.
     pub(crate) async fn kill_now(self: &Arc<Self>, id: &str) {
-        let Ok(mut exit) = self.containers().process(id, "").map(|process| process.watch_exit()) else { return };
+        let Ok(mut exit) = self.containers().process(id, "").map(|process| process.watch_exit()) else {
+            return;
+        };
+        self.event(id, "kill", &[("signal", SIGKILL.to_string())]);
         if let Ok(pod) = self.pod() {
             let _ = timeout(OBEY_WITHIN, pod.signal(id, "", SIGKILL, false)).await;
         }
@@ -274,6 +292,7 @@ impl Supervisor {
             self.kill_now(id).await;
             return Ok(());
         }
+        self.event(id, "kill", &[("signal", signal.to_string())]);
         self.pod()?.signal(id, "", signal, false).await
     }
 
@@ -284,7 +303,9 @@ impl Supervisor {
     pub(crate) async fn pause(&self, id: &str) -> Result<()> {
         self.allow(id, "", Action::Pause)?;
         self.pod()?.pause(id).await?;
-        self.set_status(id, Status::Paused, store::Status::Paused)
+        self.set_status(id, Status::Paused, store::Status::Paused)?;
+        self.event(id, "pause", &[]);
+        Ok(())
     }
 
     /// Lets a paused container continue.
@@ -294,7 +315,9 @@ impl Supervisor {
     pub(crate) async fn resume(&self, id: &str) -> Result<()> {
         self.allow(id, "", Action::Resume)?;
         self.pod()?.resume(id).await?;
-        self.set_status(id, Status::Running, store::Status::Running)
+        self.set_status(id, Status::Running, store::Status::Running)?;
+        self.event(id, "unpause", &[]);
+        Ok(())
     }
 
     fn set_status(&self, id: &str, status: Status, recorded: store::Status) -> Result<()> {
@@ -307,6 +330,14 @@ impl Supervisor {
             process.status = status;
         }
         self.change(id, |entry| entry.state.status = recorded).map(drop)
+    }
+
+    /// Removes the record of a container that was to be removed at its end.
+    pub(crate) fn remove_record(&self, id: &str) {
+        match self.store.remove(id) {
+            Ok(()) => self.event(id, "destroy", &[]),
+            Err(error) => tracing::warn!("cannot remove the container: {}", husk_base::chain::text(&error)),
+        }
     }
 
     fn finish_log(&self, id: &str) {

@@ -25,9 +25,16 @@ impl Supervisor {
     /// # Errors
     /// When the container does not run, or the id is taken.
     pub(crate) fn add_exec(&self, request: ExecRequest) -> Result<()> {
-        let (id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
+        let (id, exec_id, action) =
+            (request.container_id.clone(), request.exec_id.clone(), action("exec_create", &request));
+        self.insert_exec(&id, &exec_id, request)?;
+        self.event(&id, &action, &[("execID", exec_id)]);
+        Ok(())
+    }
+
+    fn insert_exec(&self, id: &str, exec_id: &str, request: ExecRequest) -> Result<()> {
         let mut containers = self.containers();
-        let status = containers.process(&id, "").map_err(unknown)?.status;
+        let status = containers.process(id, "").map_err(unknown)?.status;
         if status == Status::Paused {
             let text = format!("Container {id} is paused, unpause the container before exec");
             return Err(Error::WrongState(text));
@@ -36,17 +43,17 @@ impl Supervisor {
             return Err(Error::WrongState(format!("container {id} is not running")));
         }
         let ended: Vec<String> = containers
-            .get(&id)
+            .get(id)
             .map_err(unknown)?
             .execs()
             .filter(|(_, exec)| matches!(exec.status, Status::Stopped(_)))
             .map(|(id, _)| id.to_owned())
             .collect();
         for forgotten in ended.iter().skip(REMEMBERED) {
-            containers.remove_exec(&id, forgotten);
+            containers.remove_exec(id, forgotten);
         }
         let entry = ProcessEntry::new(true, Some(request));
-        containers.add_exec(&id, &exec_id, entry).map_err(unknown)
+        containers.add_exec(id, exec_id, entry).map_err(unknown)
     }
 
     /// Runs an exec. Returns its number in the VM.
@@ -73,8 +80,7 @@ impl Supervisor {
                 stderr: attached && !request.terminal,
                 terminal: request.terminal,
             };
-            let created =
-                self.pod()?.exec(id, exec_id, process, stdio, Some(&request.user)).await?;
+            let created = self.pod()?.exec(id, exec_id, process, stdio, Some(&request.user)).await?;
             hub.connect(created.streams, &Log::default()).map_err(|source| Error::Io {
                 what: "use",
                 path: "the process's standard streams".into(),
@@ -97,17 +103,24 @@ impl Supervisor {
         if let Ok(process) = self.containers().process_mut(id, exec_id) {
             process.own.pid = pid;
         }
+        self.event(id, &action("exec_start", &request), &[("execID", exec_id.to_owned())]);
         tokio::spawn(attend(self.clone(), id.to_owned(), exec_id.to_owned()));
         Ok(pid)
     }
 
     fn exec_ended(&self, id: &str, exec_id: &str, code: u32) {
+        self.event(id, "exec_die", &[("execID", exec_id.to_owned()), ("exitCode", code.to_string())]);
         let exit = Exit { code, oom_killed: false, at: std::time::SystemTime::now() };
         if let Ok(process) = self.containers().process_mut(id, exec_id) {
             process.own.hub.end();
             process.exited(exit);
         }
     }
+}
+
+/// An action with the exec's command, as Docker names it.
+fn action(name: &str, request: &ExecRequest) -> String {
+    format!("{name}: {}", request.args.join(" "))
 }
 
 /// Waits for the end of an exec.

@@ -8,6 +8,7 @@ use std::{
 use husk_network::unprivileged;
 use husk_sandbox::{
     Error, Result,
+    events::{self, Event},
     logs::Writer,
     network::NetworkMode,
     paths::{Assets, Dirs},
@@ -168,10 +169,13 @@ impl Supervisor {
                 ..State::default()
             };
         })?;
-        let mut containers = self.containers();
-        let process = containers.process_mut(id, "").map_err(unknown)?;
-        process.status = Status::Running;
-        process.own.pid = created.pid;
+        {
+            let mut containers = self.containers();
+            let process = containers.process_mut(id, "").map_err(unknown)?;
+            process.status = Status::Running;
+            process.own.pid = created.pid;
+        }
+        self.event(id, "start", &[]);
         Ok(())
     }
 
@@ -262,6 +266,17 @@ impl Supervisor {
             tracing::warn!("{}", husk_base::chain::text(&error));
         }
         Ok(false)
+    }
+
+    /// Writes an event of a container down, with attributes of its own.
+    pub(crate) fn event(&self, id: &str, action: &str, attributes: &[(&str, String)]) {
+        let event = {
+            let containers = self.containers();
+            let Ok(container) = containers.get(id) else { return };
+            Event::of_container(&container.own.config, action)
+        };
+        let event = attributes.iter().fold(event, |event, (key, value)| event.with(key, value.as_str()));
+        events::record(&self.dirs, &event);
     }
 
     pub(crate) fn containers(&self) -> MutexGuard<'_, Containers> {

@@ -1,7 +1,10 @@
 //! The command line, with Docker's names for Docker's things.
 
+mod change;
 mod container;
 mod create;
+mod inspect;
+mod list;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -9,13 +12,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 pub(crate) use self::{
+    change::{PruneContainersArgs, UpdateArgs},
     container::{
         AttachArgs, ContainersArgs, ExecArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs,
         WaitCondition,
     },
     create::{CreateArgs, CreateOptions, RunArgs},
+    inspect::{InspectArgs, InspectContainersArgs, InspectImagesArgs, ObjectType},
+    list::{EventsArgs, InfoArgs, LogsArgs, PortArgs, PsArgs, StatsArgs, TopArgs},
 };
-use crate::commands::{completion::CompletionArgs, man::ManArgs};
+use crate::{
+    commands::{completion::CompletionArgs, man::ManArgs},
+    output,
+};
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]
@@ -30,6 +39,86 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Verb(ContainerVerb),
+    /// List containers
+    Ps(PsArgs),
+    /// Describe containers, images and networks
+    Inspect(InspectArgs),
+    /// Print what happens to containers
+    Events(EventsArgs),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// List images
+    Images(FormatArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Load images from an archive or an OCI layout directory
+    Load(LoadArgs),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Start the containers whose restart policies say so, after the machine's boot
+    Boot,
+    /// Look at the configuration of pods in /etc/husk
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make husk a runtime of containerd, Kubernetes and Docker, or no longer
+    #[command(subcommand)]
+    Containerd(ContainerdCommand),
+    /// Tell whether this machine can run husk, and what to do if not
+    Check(FormatArgs),
+    /// Show what is known of husk and this machine
+    Info(InfoArgs),
+    /// Show the version
+    Version(FormatArgs),
+    /// Print the script that completes commands in a shell
+    #[command(hide = true)]
+    Completion(CompletionArgs),
+    /// Write the manual's pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The exit code of a failure of husk's own: 125, but 1 where no container's code is passed on (as Docker has it).
+    pub(crate) fn failure(&self) -> u8 {
+        let asks = |verb: &ContainerVerb| {
+            matches!(
+                verb,
+                ContainerVerb::Update(_)
+                    | ContainerVerb::Logs(_)
+                    | ContainerVerb::Stats(_)
+                    | ContainerVerb::Top(_)
+                    | ContainerVerb::Port(_)
+            )
+        };
+        match self {
+            Self::Verb(verb) | Self::Container(ContainerCommand::Verb(verb)) if !asks(verb) => {
+                output::FAILURE
+            }
+            Self::Verb(_)
+            | Self::Container(_)
+            | Self::Image(ImageCommand::Inspect(_))
+            | Self::Ps(_)
+            | Self::Inspect(_)
+            | Self::Events(_)
+            | Self::Boot
+            | Self::Info(_) => 1,
+            _ => output::FAILURE,
+        }
+    }
+}
+
+/// What `husk VERB` and `husk container VERB` do alike.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerVerb {
     /// Create and run a new container from an image
     Run(Box<RunArgs>),
     /// Create a new container
@@ -56,35 +145,45 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Rename a container
     Rename(RenameArgs),
-    /// Download an image from a registry
-    Pull(PullArgs),
-    /// List images
-    Images(FormatArgs),
-    /// Remove images
-    Rmi(RmiArgs),
-    /// Load images from an archive or an OCI layout directory
-    Load(LoadArgs),
-    /// Manage networks
-    #[command(subcommand)]
-    Network(NetworkCommand),
+    /// Change the limits and the restart policy of one or more containers
+    Update(Box<UpdateArgs>),
+    /// Print what a container has written
+    Logs(LogsArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Show the processes of a container
+    Top(TopArgs),
     /// List the ports of the host that lead to a container
     Port(PortArgs),
-    /// Look at the configuration of pods in /etc/husk
-    #[command(subcommand)]
-    Config(ConfigCommand),
-    /// Make husk a runtime of containerd, Kubernetes and Docker, or no longer
-    #[command(subcommand)]
-    Containerd(ContainerdCommand),
-    /// Tell whether this machine can run husk, and what to do if not
-    Check(FormatArgs),
-    /// Show the version
-    Version(FormatArgs),
-    /// Print the script that completes commands in a shell
-    #[command(hide = true)]
-    Completion(CompletionArgs),
-    /// Write the manual's pages into a directory
-    #[command(hide = true)]
-    Man(ManArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContainerCommand {
+    #[command(flatten)]
+    Verb(ContainerVerb),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PsArgs),
+    /// Describe containers
+    Inspect(InspectContainersArgs),
+    /// Remove all stopped containers
+    Prune(PruneContainersArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(FormatArgs),
+    /// Download an image from a registry
+    Pull(PullArgs),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(RmiArgs),
+    /// Load images from an archive or an OCI layout directory
+    Load(LoadArgs),
+    /// Describe images
+    Inspect(InspectImagesArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,6 +254,9 @@ pub(crate) struct PullArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RmiArgs {
+    /// Remove names of images that containers use
+    #[arg(short, long)]
+    pub(crate) force: bool,
     /// Names or ids of the images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
@@ -203,15 +305,6 @@ pub(crate) struct NamesArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PortArgs {
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-    /// The container's name, or the start of its id
-    pub(crate) container: String,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
     /// A tar archive (docker-archive or OCI) or an OCI layout directory [default: an archive on standard input]
     #[arg(short, long, value_name = "PATH")]
@@ -226,7 +319,7 @@ mod tests {
 
     fn run(line: &[&str]) -> Result<Box<RunArgs>, clap::Error> {
         match Cli::try_parse_from([&["husk", "run"], line].concat())?.command {
-            Command::Run(args) => Ok(args),
+            Command::Verb(ContainerVerb::Run(args)) => Ok(args),
             other => panic!("{other:?}"),
         }
     }
@@ -242,6 +335,40 @@ mod tests {
         assert!(args.options.rm && args.options.interactive && args.options.tty);
         assert_eq!(args.options.image, "busybox");
         assert_eq!(args.options.args, ["ls", "-l", "--rm", "--", "-x"]);
+    }
+
+    #[test]
+    fn groups_have_the_same_verbs() {
+        let parse = |line: &[&str]| Cli::try_parse_from([&["husk"], line].concat()).unwrap().command;
+        for line in [&["container", "logs", "-f", "web"][..], &["logs", "-f", "web"]] {
+            let (Command::Verb(verb) | Command::Container(ContainerCommand::Verb(verb))) = parse(line) else {
+                panic!("{line:?}");
+            };
+            assert!(matches!(verb, ContainerVerb::Logs(LogsArgs { follow: true, .. })));
+        }
+        for line in [["container", "ls"], ["container", "list"], ["container", "ps"]] {
+            assert!(matches!(parse(&line), Command::Container(ContainerCommand::Ls(_))));
+        }
+        assert!(matches!(
+            parse(&["image", "rm", "-f", "x"]),
+            Command::Image(ImageCommand::Rm(RmiArgs { force: true, .. }))
+        ));
+    }
+
+    #[test]
+    fn failures_are_no_exit_codes_of_containers() {
+        for (line, code) in [
+            (&["run", "x"][..], 125),
+            (&["container", "run", "x"], 125),
+            (&["logs", "x"], 1),
+            (&["container", "logs", "x"], 1),
+            (&["container", "prune"], 1),
+            (&["ps"], 1),
+            (&["pull", "x"], 125),
+        ] {
+            let cli = Cli::try_parse_from([&["husk"], line].concat()).unwrap();
+            assert_eq!(cli.command.failure(), code, "{line:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::future::Future;
 use anyhow::{Context, bail};
 use husk_sandbox::{
     Error,
+    events::{self, Event},
     paths::Dirs,
     rundir,
     store::{Status, Store},
@@ -14,7 +15,8 @@ use husk_supervisor::Pod;
 use super::run::exit_code;
 use crate::{
     args::{
-        AttachArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs, WaitCondition,
+        AttachArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs,
+        WaitCondition,
     },
     output,
     session::{Outcome, begin_to_wait},
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// Does something with each container, and prints its name. One that fails does not keep the others (as Docker has it).
-async fn for_each<F: Future<Output = anyhow::Result<()>>>(
+pub(crate) async fn for_each<F: Future<Output = anyhow::Result<()>>>(
     names: &[String],
     mut act: impl FnMut(String) -> F,
 ) -> anyhow::Result<u8> {
@@ -57,13 +59,15 @@ pub(crate) fn running(dirs: &Dirs, store: &Store, name: &str) -> anyhow::Result<
 pub(crate) async fn start(dirs: &Dirs, args: &StartArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     if args.attach || args.interactive {
-        let [name] = args.containers.as_slice() else { bail!("you cannot start and attach multiple containers at once") };
+        let [name] = args.containers.as_slice() else {
+            bail!("you cannot start and attach multiple containers at once")
+        };
         return start_attached(dirs, &store, name, args).await;
     }
     for_each(&args.containers, async |name| start_one(dirs, &store, &name).await).await
 }
 
-async fn start_one(dirs: &Dirs, store: &Store, name: &str) -> anyhow::Result<()> {
+pub(crate) async fn start_one(dirs: &Dirs, store: &Store, name: &str) -> anyhow::Result<()> {
     let id = store.find(name)?;
     let _lock = store.lock(&id)?;
     let record = store.get(&id)?;
@@ -86,6 +90,7 @@ async fn start_attached(dirs: &Dirs, store: &Store, name: &str, args: &StartArgs
     }
     let pod = start::pod_for(dirs, store, &record.config).await?;
     let mut session = start::session(&pod, &record.config, args.interactive, true, &args.detach_keys)?;
+    events::record(dirs, &Event::of_container(&record.config, "attach"));
     let copying = session.begin()?;
     let waiting = begin_to_wait(&pod, &id, "");
     let started = pod.start(&id, "", false).await?;
@@ -111,7 +116,9 @@ pub(crate) async fn attach(dirs: &Dirs, args: &AttachArgs) -> anyhow::Result<u8>
     }
     let (_, pod) = running(dirs, &store, &id)?;
     let waiting = begin_to_wait(&pod, &id, "");
-    let mut session = start::session(&pod, &record.config, !args.no_stdin, args.sig_proxy, &args.detach_keys)?;
+    let mut session =
+        start::session(&pod, &record.config, !args.no_stdin, args.sig_proxy, &args.detach_keys)?;
+    events::record(dirs, &Event::of_container(&record.config, "attach"));
     let copying = session.begin()?;
     session.resize().await;
     match session.attend(copying, waiting, &signals).await? {
@@ -130,15 +137,26 @@ pub(crate) async fn stop(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> {
 }
 
 /// Has a container end, if it runs.
-async fn stop_one(dirs: &Dirs, store: &Store, id: &str, args: &StopArgs, restarting: bool) -> anyhow::Result<()> {
-    if !store.get(id)?.state.status.needs_supervisor() {
+async fn stop_one(
+    dirs: &Dirs,
+    store: &Store,
+    id: &str,
+    args: &StopArgs,
+    restarting: bool,
+) -> anyhow::Result<()> {
+    let record = store.get(id)?;
+    if !record.state.status.needs_supervisor() {
         return Ok(());
     }
     let Some(pod) = Pod::of(dirs, store, id)? else { return Ok(()) };
     match pod.stop(id, args.time, args.signal, restarting).await {
         // It has ended by itself meanwhile.
         Err(_) if !store.get(id).is_ok_and(|record| record.state.status.needs_supervisor()) => Ok(()),
-        other => Ok(other?),
+        other => {
+            other?;
+            events::record(dirs, &Event::of_container(&record.config, "stop"));
+            Ok(())
+        }
     }
 }
 
@@ -147,7 +165,9 @@ pub(crate) async fn restart(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> 
     let restart = async |name: String| {
         let id = store.find(&name)?;
         stop_one(dirs, &store, &id, args, true).await?;
-        start_one(dirs, &store, &id).await
+        start_one(dirs, &store, &id).await?;
+        events::record(dirs, &Event::of_container(&store.config(&id)?, "restart"));
+        Ok(())
     };
     for_each(&args.containers, restart).await
 }
@@ -155,7 +175,8 @@ pub(crate) async fn restart(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> 
 pub(crate) async fn kill(dirs: &Dirs, args: &KillArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     let kill = async |name: String| {
-        let (id, pod) = running(dirs, &store, &name).with_context(|| format!("cannot kill container: {name}"))?;
+        let (id, pod) =
+            running(dirs, &store, &name).with_context(|| format!("cannot kill container: {name}"))?;
         Ok(pod.kill(&id, args.signal).await?)
     };
     for_each(&args.containers, kill).await
@@ -236,7 +257,9 @@ pub(crate) async fn rm(dirs: &Dirs, args: &RmArgs) -> anyhow::Result<u8> {
 /// When it runs, and is not to be ended.
 pub(crate) async fn remove_one(dirs: &Dirs, store: &Store, id: &str, force: bool) -> anyhow::Result<()> {
     // A record that can't be read is removed all the same.
-    let state = store.get(id).map(|record| record.state);
+    let record = store.get(id);
+    let config = record.as_ref().ok().map(|record| record.config.clone());
+    let state = record.map(|record| record.state);
     if let Ok(state) = &state
         && state.status.needs_supervisor()
     {
@@ -260,7 +283,14 @@ pub(crate) async fn remove_one(dirs: &Dirs, store: &Store, id: &str, force: bool
     match store.remove(id) {
         // It was to be removed at its end, and has been.
         Err(Error::NoContainer { .. }) => Ok(()),
-        other => Ok(other?),
+        other => {
+            other?;
+            if let Some(config) = config {
+                events::record(dirs, &Event::of_container(&config, "destroy"));
+                super::rmi::forget_disk(dirs, store, &config.image.disk)?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -272,7 +302,8 @@ const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(7);
 /// Ends a container by SIGKILL; and its supervisor, when that does not obey.
 async fn end_now(dirs: &Dirs, store: &Store, id: &str, supervisor: u32) -> anyhow::Result<()> {
     let Some(pod) = Pod::of(dirs, store, id)? else { return Ok(()) };
-    let ended = tokio::time::timeout(END_WITHIN, pod.stop(id, Some(0), Some(libc::SIGKILL.unsigned_abs()), false));
+    let ended =
+        tokio::time::timeout(END_WITHIN, pod.stop(id, Some(0), Some(libc::SIGKILL.unsigned_abs()), false));
     if !matches!(ended.await, Ok(Ok(()))) && store.get(id).is_ok_and(|r| r.state.status.needs_supervisor()) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(supervisor).unwrap_or_default());
         // Its VM ends with it. A lock that is held proves that the number is still its own.
@@ -283,9 +314,17 @@ async fn end_now(dirs: &Dirs, store: &Store, id: &str, supervisor: u32) -> anyho
     Ok(())
 }
 
-pub(crate) fn rename(dirs: &Dirs, args: &RenameArgs) -> anyhow::Result<u8> {
+pub(crate) async fn rename(dirs: &Dirs, args: &RenameArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     let id = store.find(&args.container)?;
+    let _lock = store.lock(&id)?;
+    let old_name = store.config(&id)?.name;
     store.rename(&id, &args.new_name)?;
+    if let Some(pod) = Pod::of(dirs, &store, &id)? {
+        // Its events have the name, too. One that is just ending has no more of them.
+        let _ = pod.update(&id, Vec::new()).await;
+    }
+    let renamed = Event::of_container(&store.config(&id)?, "rename").with("oldName", format!("/{old_name}"));
+    events::record(dirs, &renamed);
     Ok(0)
 }

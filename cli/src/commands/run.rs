@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use anyhow::bail;
 use husk_sandbox::{
+    events::{self, Event},
     paths::Dirs,
     store::{Config, Store},
     timeline::{Stage, Timeline},
@@ -39,8 +40,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
         bail!("standard input is not a terminal: leave out -t, or run husk in a terminal");
     }
     let signals = Signals::catch()?;
-    let attachment =
-        Attachment { attached: !args.detach, stdin: !args.detach && options.interactive };
+    let attachment = Attachment { attached: !args.detach, stdin: !args.detach && options.interactive };
     let config = match create(dirs, options, attachment, &signals).await? {
         Created::Container(config) => config,
         Created::Interrupted(code) => return Ok(code),
@@ -49,7 +49,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
     let pod = match start::pod_for(dirs, &store, &config).await {
         Ok(pod) => pod,
         Err(error) => {
-            start::forget(&store, &config);
+            start::forget(dirs, &store, &config);
             return Err(error);
         }
     };
@@ -60,6 +60,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
         return Ok(0);
     }
     let session = start::session(&pod, &config, options.interactive, args.sig_proxy, &args.detach_keys);
+    events::record(dirs, &Event::of_container(&config, "attach"));
     let outcome = attended(session, &config, &signals, args.timings.is_some()).await?;
     timeline.mark(Stage::CleanedUp);
     let Outcome::Ended(ended) = outcome else { return Ok(0) };

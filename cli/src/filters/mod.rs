@@ -78,7 +78,12 @@ impl Filters {
 
     /// Labels have all of `label=KEY` and `label=KEY=VALUE`.
     pub(crate) fn matches_labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.values("label").all(|wanted| match wanted.split_once('=') {
+        self.has_labels("label", labels)
+    }
+
+    /// Labels have all that the values of a key ask for: `KEY` or `KEY=VALUE`.
+    pub(crate) fn has_labels(&self, key: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.values(key).all(|wanted| match wanted.split_once('=') {
             Some((key, value)) => labels.get(key).is_some_and(|label| label == value),
             None => labels.contains_key(wanted),
         })

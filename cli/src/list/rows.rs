@@ -76,6 +76,7 @@ pub(crate) struct ImageRow {
     pub(crate) unique_size: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of images"))]
 impl ImageRow {
     pub(crate) const TABLE: &str = r"{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}";
     /// The table of `images --digests`.
@@ -111,6 +112,7 @@ pub(crate) struct NetworkRow {
     pub(crate) created_at: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of networks"))]
 impl NetworkRow {
     pub(crate) const TABLE: &str = r"{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
     pub(crate) const TITLES: &Titles = &[
@@ -141,6 +143,7 @@ pub(crate) struct VolumeRow {
     pub(crate) status: String,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for the list of volumes"))]
 impl VolumeRow {
     pub(crate) const TABLE: &str = r"{{.Driver}}\t{{.Name}}";
     pub(crate) const TITLES: &Titles = &[

@@ -2,20 +2,17 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     ReadOptions, Record,
     reader::{Walk, unreadable},
 };
-use crate::Result;
+use crate::{Result, watch::DirWatch};
 
 /// The records that a log holds, and then those that are written, across rotations, until the container has ended.
 ///
@@ -25,7 +22,7 @@ use crate::Result;
 pub struct Follower<E> {
     path: PathBuf,
     walk: Walk,
-    changes: AsyncFd<OwnedFd>,
+    changes: DirWatch,
     until: Option<Timestamp>,
     ended: Ended<E>,
 }
@@ -49,7 +46,7 @@ impl<E: Future<Output = ()> + Unpin> Follower<E> {
     pub fn open(path: &Path, options: &ReadOptions, ended: E) -> Result<Self> {
         let error = |source| unreadable(path, source);
         // Before the files are read: a change after that is not missed.
-        let changes = watch(path.parent().unwrap_or(Path::new("/"))).map_err(error)?;
+        let changes = DirWatch::begin(path.parent().unwrap_or(Path::new("/"))).map_err(error)?;
         let walk = Walk::open(path, options, true).map_err(error)?;
         let ended = Ended::NotYet(ended);
         Ok(Self { path: path.to_owned(), walk, changes, until: options.until, ended })
@@ -76,30 +73,12 @@ impl<E: Future<Output = ()> + Unpin> Follower<E> {
                 return Ok(None);
             }
             tokio::select! {
-                changed = drain(&self.changes) => changed?,
+                changed = self.changes.changed() => changed?,
                 () = ended => self.ended = Ended::Yes,
                 () = reached(self.until) => self.ended = Ended::Yes,
             }
         }
     }
-}
-
-fn watch(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    let changes = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::DELETE;
-    inotify::add_watch(&changes, dir, wanted | WatchFlags::ONLYDIR)?;
-    // SAFETY: `AsyncFd` owns the descriptor, and an `OwnedFd` is one and the same descriptor as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }?)
-}
-
-/// Waits for a change, and takes all that are known. Which ones they are does not matter.
-async fn drain(changes: &AsyncFd<OwnedFd>) -> io::Result<()> {
-    let mut ready = changes.readable().await?;
-    let mut events = [0; 4096];
-    while let Ok(read) = ready.try_io(|changes| Ok(rustix::io::read(changes.get_ref(), &mut events)?)) {
-        read?;
-    }
-    Ok(())
 }
 
 /// Waits until the time `until`; without one, for ever.

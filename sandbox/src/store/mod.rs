@@ -24,7 +24,9 @@ use std::{
 
 use husk_base::{dirs::make_private_dir, id, json_file, lock::lock_file};
 
-pub use self::record::{Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, VERSION};
+pub use self::record::{
+    Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
+};
 use crate::{Error, Result, paths::Dirs, remove, rundir};
 
 const CONFIG: &str = "config.json";
@@ -49,6 +51,15 @@ pub struct Record {
     pub config: Config,
     /// How it is: that it runs is said only if its supervisor lives.
     pub state: State,
+}
+
+/// All containers.
+#[derive(Debug, Default)]
+pub struct List {
+    /// Those whose records can be read, the newest first.
+    pub records: Vec<Record>,
+    /// The ids of the others, and why.
+    pub broken: Vec<(String, Error)>,
 }
 
 /// Keeps other clients from changing a container. The lock ends when this is dropped.
@@ -143,12 +154,12 @@ impl Store {
         Ok(Record { config: self.config(id)?, state })
     }
 
-    /// All records, the newest first; and those that can't be read, with the reason.
+    /// All records.
     ///
     /// # Errors
     /// When the directory can't be read.
-    pub fn list(&self) -> Result<(Vec<Record>, Vec<(String, Error)>)> {
-        let (mut records, mut broken) = (Vec::new(), Vec::new());
+    pub fn list(&self) -> Result<List> {
+        let List { mut records, mut broken } = List::default();
         for id in self.ids()? {
             match self.get(&id) {
                 Ok(record) => records.push(record),
@@ -158,7 +169,7 @@ impl Store {
             }
         }
         records.sort_by_key(|record| std::cmp::Reverse(record.config.created));
-        Ok((records, broken))
+        Ok(List { records, broken })
     }
 
     /// What a container is.
@@ -220,7 +231,9 @@ impl Store {
         }
         match lock_file(&dir.join(LOCK)) {
             Ok(file) => Ok(Locked { _file: file }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoContainer { name: id.into() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoContainer { name: id.into() })
+            }
             Err(error) => Err(error.into()),
         }
     }

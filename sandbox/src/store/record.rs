@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,6 +30,11 @@ impl Timestamp {
     /// The host's clock.
     pub fn now() -> Self {
         SystemTime::now().into()
+    }
+
+    /// The moment; `None`: never, or not in a calendar's range.
+    pub fn moment(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_nanosecond(self.0.into()).ok().filter(|_| self.is_set())
     }
 
     /// Whether it is a point in time at all.
@@ -169,7 +175,31 @@ pub enum Status {
     Dead,
 }
 
+/// A word that is not the name of a [`Status`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a status is one of: created, running, paused, restarting, removing, exited, dead")]
+pub struct UnknownStatus;
+
+impl FromStr for Status {
+    type Err = UnknownStatus;
+
+    fn from_str(word: &str) -> Result<Self, UnknownStatus> {
+        Self::ALL.into_iter().find(|status| status.name() == word).ok_or(UnknownStatus)
+    }
+}
+
 impl Status {
+    /// Each of them.
+    const ALL: [Self; 7] = [
+        Self::Created,
+        Self::Running,
+        Self::Paused,
+        Self::Restarting,
+        Self::Removing,
+        Self::Exited,
+        Self::Dead,
+    ];
+
     /// Docker's word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -263,6 +293,14 @@ mod tests {
         ] {
             assert_eq!(policy.applies(code, restarts), again, "{policy:?} {code} {restarts}");
         }
+    }
+
+    #[test]
+    fn statuses_have_names() {
+        for status in Status::ALL {
+            assert_eq!(status.name().parse(), Ok(status));
+        }
+        assert_eq!("Running".parse::<Status>(), Err(UnknownStatus));
     }
 
     #[test]

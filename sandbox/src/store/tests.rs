@@ -69,7 +69,7 @@ fn containers_are_found_by_name_id_and_the_ids_beginning() {
     for name in ["three", "", ".", "../x", "a/b", "on"] {
         assert!(matches!(home.store.find(name), Err(Error::NoContainer { .. })), "{name}");
     }
-    let (records, broken) = home.store.list().unwrap();
+    let List { records, broken } = home.store.list().unwrap();
     let names: Vec<_> = records.iter().map(|record| record.config.name.as_str()).collect();
     assert_eq!((names, broken.len()), (vec!["two", "one"], 0));
     assert_ne!(one.id[..6], two.id[..6]);
@@ -81,7 +81,7 @@ fn a_name_is_one_containers_until_it_is_removed_or_renamed() {
     let one = home.create("one");
     let error = home.store.create(&home.config("one")).unwrap_err();
     assert!(matches!(&error, Error::NameInUse { id, .. } if *id == one.id), "{error}");
-    assert_eq!(home.store.list().unwrap().0.len(), 1);
+    assert_eq!(home.store.list().unwrap().records.len(), 1);
     home.store.rename(&one.id, "other").unwrap();
     assert_eq!(home.store.find("other").unwrap(), one.id);
     let second = home.create("one");
@@ -141,7 +141,7 @@ fn records_that_can_not_be_read_are_told_and_hide_no_others() {
     fs::write(path(&short), &text[..text.len() / 2]).unwrap();
     let text = fs::read_to_string(path(&newer)).unwrap();
     fs::write(path(&newer), text.replacen("\"version\":1", "\"version\":99", 1)).unwrap();
-    let (records, broken) = home.store.list().unwrap();
+    let List { records, broken } = home.store.list().unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].config.id, good.id);
     let text: String = broken.iter().map(|(_, error)| husk_base::chain::text(error)).collect();
