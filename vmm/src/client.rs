@@ -180,6 +180,14 @@ impl Client {
         self.ask::<Nothing>(&Request::SetDiskLimit { id: id.to_owned(), limit }).map(drop)
     }
 
+    /// Has all disks that wait for room on the host's file system try again at once.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn retry_disks(&mut self) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::RetryDisks {}).map(drop)
+    }
+
     /// Ends the VM at once.
     ///
     /// # Errors
@@ -229,7 +237,7 @@ mod tests {
     use std::{io::Seek, os::fd::AsFd, os::unix::net::UnixListener};
 
     use super::*;
-    use crate::control::Status;
+    use crate::control::{StallReason, StalledDisk, Status};
 
     /// A VMM that answers with one fixed line, and then says no more.
     fn answering(line: &'static str) -> (tempfile::TempDir, UnixStream, Client) {
@@ -246,10 +254,12 @@ mod tests {
     fn a_state_is_understood() {
         let (_dir, _vmm, mut client) = answering(concat!(
             r#"{"ok":{"status":"paused","vcpus":2,"mem_size_mib":256,"started_ns":1,"configured_ns":2,"#,
-            r#""first_instruction_ns":3}}"#,
+            r#""first_instruction_ns":3,"stalled_disks":[{"id":"scratch","reason":"no_space"}]}}"#,
             "\n"
         ));
         let state = client.state().unwrap();
+        let scratch = StalledDisk { id: "scratch".into(), reason: StallReason::NoSpace };
+        assert_eq!(state.stalled_disks, [scratch]);
         assert_eq!(state.status, Status::Paused);
         assert_eq!([state.started_ns, state.configured_ns, state.first_instruction_ns], [1, 2, 3]);
     }

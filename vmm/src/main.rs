@@ -15,8 +15,9 @@ use husk_vmm::{
     jail::{self, User},
     probe,
     runner::{self, End, Owner, RunError},
+    socket_files::SocketFiles,
     time::monotonic_ns,
-    vm::{Parts, SocketFiles},
+    vm::Parts,
 };
 
 const USAGE: &str = "usage: husk-vmm run --config FILE [--control SOCKET] [--lifeline FD]

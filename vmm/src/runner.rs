@@ -15,12 +15,14 @@ use crate::{
     bus::GuestEnd,
     config::{NetConfig, TapConfig, VmConfig},
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
+    error::VmError,
     jail::seccomp::{self, Role},
     metrics::prometheus,
+    socket_files::SocketFiles,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
     virtio::block::Source,
-    vm::{Parts, SocketFiles, Vm, VmError},
+    vm::{Parts, Vm},
 };
 
 const VM: u64 = 0;
@@ -190,6 +192,7 @@ fn answer(
             started_ns: stamps.started_ns,
             configured_ns: stamps.configured_ns,
             first_instruction_ns: vm.first_instruction_ns(),
+            stalled_disks: vm.devices().disks().stalled(),
         })),
         Request::Metrics { format } => match (vm.metrics(), format) {
             (Ok(metrics), MetricsFormat::Json) => to_line(&Response::Ok(metrics)),
@@ -250,6 +253,10 @@ fn answer(
         Request::DetachDisk { id } => answer_result(vm.devices().disks().detach(&id).map(|()| Nothing {})),
         Request::SetDiskLimit { id, limit } => {
             answer_result(vm.devices().disks().set_limit(&id, limit).map(|()| Nothing {}))
+        }
+        Request::RetryDisks {} => {
+            vm.devices().disks().retry();
+            to_line(&Response::Ok(Nothing {}))
         }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }

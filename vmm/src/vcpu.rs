@@ -26,8 +26,8 @@ use vmm_sys_util::{
 
 use crate::{
     bus::{Bus, GuestEnd},
+    counters::VcpuCounters,
     jail::seccomp::{self, Role},
-    metrics::VcpuCounters,
     time::{clock_ns, monotonic_ns},
 };
 

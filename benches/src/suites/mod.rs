@@ -1,6 +1,7 @@
 //! The half that measures: runs where VMs can run, in a network of its own, as root.
 
 mod bare;
+mod containerd;
 mod containers;
 mod ctr;
 mod ctr_events;
