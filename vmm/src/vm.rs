@@ -25,6 +25,10 @@ use crate::{
     control::Attached,
     cpu,
     devices::{Devices, Handles},
+    jail::{
+        JailError,
+        seccomp::{self, Role},
+    },
     layout,
     memory::{self, MemoryError},
     metrics::{Counters, VcpuCounters},
@@ -79,6 +83,9 @@ pub enum VmError {
     /// Kernel, initramfs or command line are no good.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The thread that loads the kernel can't be bound to its system calls.
+    #[error("cannot bind the kernel's loader to its system calls")]
+    Filter(#[from] JailError),
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -208,7 +215,10 @@ impl Vm {
         // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
         // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
-            let load = || boot::prepare(&mem, config, files, &cmdline);
+            let load = || {
+                seccomp::apply(Role::Loader)?;
+                Ok::<_, VmError>(boot::prepare(&mem, config, files, &cmdline)?)
+            };
             let loading = thread::Builder::new().spawn_scoped(scope, load).map_err(os("start a thread"))?;
             let created = create_vm(&kvm_fd);
             let panicked = |_| os("load the guest's kernel")(io::Error::other("its thread panicked"));
