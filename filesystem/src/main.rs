@@ -8,10 +8,11 @@
 use std::{
     error::Error,
     ffi::OsString,
-    fmt::Write,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     process::ExitCode,
 };
+
+use husk_base::chain;
 
 mod args;
 mod filter;
@@ -35,8 +36,8 @@ fn main() -> ExitCode {
             println!("husk-fs {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Command::Serve(options)) => run(options).map_err(|error| (FAILURE, chain(&*error))),
-        Err(error) => Err((BAD_USAGE, format!("{}: see husk-fs --help", chain(&error)))),
+        Ok(Command::Serve(options)) => run(options).map_err(|error| (FAILURE, line(&*error))),
+        Err(error) => Err((BAD_USAGE, format!("{}: see husk-fs --help", line(&error)))),
     };
     result.unwrap_or_else(|(code, message)| {
         eprintln!("husk-fs: {message}");
@@ -45,15 +46,8 @@ fn main() -> ExitCode {
 }
 
 /// An error and all its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string can't fail.
-        let _ = write!(message, ": {error}");
-        cause = error.source();
-    }
-    message.replace('\n', " ")
+fn line(error: &dyn Error) -> String {
+    chain::text(error).replace('\n', " ")
 }
 
 fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {

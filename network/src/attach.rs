@@ -6,12 +6,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use husk_base::{atomic, dirs::make_private_dir, lock::lock_file};
 use husk_protocol::agent::{Address, Interface, Neighbour, Route};
 
 use crate::{
     Error, Nic, Result,
     definition::Definition,
-    files,
     firewall::{self, Obstacle},
     forwarding,
     lease::{Lease, Leases, Wanted},
@@ -199,12 +199,13 @@ impl Networks {
     fn lock(&self, network: &Definition) -> Result<File> {
         let gone = || Error::NotFound(network.name.clone());
         let dir = self.run_dir(network);
-        files::make_dir(&dir)?;
-        let lock = match files::lock(&dir.join("lock")) {
+        make_private_dir(&dir)?;
+        let lock = match lock_file(&dir.join("lock")) {
             // The directory that was just made is gone: the network is being removed.
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Err(gone()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone()),
             lock => lock?,
         };
+        atomic::sweep(&dir);
         if self.list()?.iter().any(|other| other.id == network.id) {
             return Ok(lock);
         }

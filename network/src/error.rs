@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError};
+
 use crate::netlink::Failed;
 
 /// Result of the functions about husk's own networks.
@@ -11,16 +13,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file system operation failed.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A directory can't be made, or belongs to somebody else.
+    #[error(transparent)]
+    Directory(#[from] PrivateDirError),
+    /// A network's definition or its leases can't be read or written.
+    #[error(transparent)]
+    State(#[from] JsonFileError),
     /// The kernel refused a link, an address or a rule.
     #[error("cannot {what} of {on}{words}")]
     Kernel {
@@ -33,15 +33,6 @@ pub enum Error {
         /// Why it failed.
         #[source]
         source: io::Error,
-    },
-    /// What is on disk is not what husk wrote.
-    #[error("{} is damaged; remove it", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
     },
     /// A name that no network can have.
     #[error(
@@ -119,8 +110,8 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { what, path, source }
+        let error = IoError::of(what, path);
+        move |source: io::Error| Self::Io(error(source))
     }
 
     pub(crate) fn kernel(on: &str) -> impl FnOnce(Failed) -> Self {

@@ -6,12 +6,12 @@ use std::{
     path::Path,
 };
 
+use husk_base::json_file;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
     definition::{Definition, check_host4, check_host6},
-    files::{self, Sync},
     host,
     mac::Mac,
     publish::PortMapping,
@@ -60,12 +60,12 @@ pub(crate) struct Leases {
 impl Leases {
     /// Reads them; none if there is no such file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Ok(files::read(path)?.unwrap_or_default())
+        Ok(json_file::read(path)?.unwrap_or_default())
     }
 
     /// Replaces the file.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        files::write(path, self, Sync::No)
+        Ok(json_file::write_atomic(path, self)?)
     }
 
     /// Chooses addresses: those asked for, or the next free ones after those given last.

@@ -5,7 +5,6 @@ mod attach;
 pub mod cni;
 pub mod definition;
 mod error;
-mod files;
 pub mod firewall;
 mod forwarding;
 mod host;

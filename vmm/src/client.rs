@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
+use husk_base::Mac;
 use serde::de::DeserializeOwned;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::{
-    config::MacAddress,
     control::{Attached, MetricsFormat, Nothing, Request, Response, State},
     rate_limit::RateLimit,
     virtio::balloon::BalloonState,
@@ -126,7 +126,7 @@ impl Client {
     pub fn attach_net(
         &mut self,
         id: &str,
-        mac: MacAddress,
+        mac: Mac,
         tap: BorrowedFd<'_>,
         mtu: Option<u16>,
         limit_rx: RateLimit,
@@ -270,7 +270,7 @@ mod tests {
             answering("{\"ok\":{\"slot\":\"sparenet0\",\"device\":\"4K@0xd0003000:8\"}}\n");
         let mut tap = tempfile::tempfile().unwrap();
         tap.write_all(b"the tap").unwrap();
-        let mac = MacAddress([2, 0, 0, 0, 0, 1]);
+        let mac = Mac::local([0, 0, 0, 0, 1]);
         let no_limit = RateLimit::default();
         let attached = client.attach_net("eth1", mac, tap.as_fd(), Some(1400), no_limit, no_limit).unwrap();
         let expected = Attached { slot: "sparenet0".into(), device: "4K@0xd0003000:8".into() };

@@ -20,8 +20,9 @@ mod net;
 
 pub use disk::{DiskConfig, DiskConfigError, DiskFormat, MAX_DISK_ID_LEN, WhenFull, is_disk_id};
 pub use filesystem::{FilesystemConfig, FilesystemConfigError, FilesystemSocket, MAX_TAG_LEN};
+pub use husk_base::Mac as MacAddress;
 pub use memory::{Backing, BalloonConfig, MIN_MEM_SIZE_MIB, MemoryConfig, MemoryConfigError};
-pub use net::{MacAddress, NetConfig, NetConfigError, TapConfig};
+pub use net::{NetConfig, NetConfigError, TapConfig};
 
 /// Most vCPUs of a VM.
 pub const MAX_VCPUS: u8 = 32;
@@ -311,7 +312,7 @@ mod tests {
             nets: vec![NetConfig {
                 id: "eth0".into(),
                 tap: TapConfig::Fds(vec![7, 8]),
-                mac: MacAddress([2, 0, 0, 0, 0, 0xff]),
+                mac: MacAddress::local([0, 0, 0, 0, 0xff]),
                 mtu: Some(1400),
                 queue_pairs: 2,
                 limit_rx: RateLimit {

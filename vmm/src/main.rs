@@ -3,12 +3,12 @@
 use std::{
     error::Error,
     ffi::OsString,
-    fmt::Write,
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::ExitCode,
 };
 
+use husk_base::chain;
 use husk_jail::inherited;
 use husk_vmm::{
     bus::GuestEnd,
@@ -72,14 +72,7 @@ impl Failed {
 
     /// The whole chain on one line.
     fn from_error(code: u8, error: &dyn Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            // Writing to a string can't fail.
-            let _ = write!(message, ": {error}");
-            cause = error.source();
-        }
-        Self { code, message: message.replace('\n', " ") }
+        Self { code, message: chain::text(error).replace('\n', " ") }
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use husk_base::chain;
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
     signal::create_sigset,
@@ -261,15 +262,7 @@ fn no_balloon() -> String {
 fn answer_result<T: serde::Serialize>(result: Result<T, impl std::error::Error>) -> String {
     match result {
         Ok(value) => to_line(&Response::Ok(value)),
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text += &format!(": {error}");
-                cause = error.source();
-            }
-            to_line(&Response::<Nothing>::Error(text))
-        }
+        Err(error) => to_line(&Response::<Nothing>::Error(chain::text(&error))),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use husk_base::Mac;
+
 use super::{
     netlink::{Message, attributes},
-    plan::{Address, Mac, Neighbour, Route},
+    plan::{Address, Neighbour, Route},
 };
 
 /// <linux/rtnetlink.h>
@@ -108,7 +110,9 @@ pub(super) fn read_link(entry: &[u8]) -> Option<Link> {
             libc::IFLA_IFNAME => {
                 link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
             }
-            libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            libc::IFLA_ADDRESS => {
+                link.mac = value.try_into().ok().and_then(|octets| Mac::new(octets).ok());
+            }
             libc::IFLA_MTU => link.mtu = word(value)?,
             _ => {}
         }

@@ -15,7 +15,7 @@ pub(crate) use self::sysctl::apply_of_container as apply_container_settings;
 use self::{
     messages::Link,
     netlink::{Message, Refusal, Socket},
-    plan::{Address, Interface, Mac, Neighbour, Route},
+    plan::{Address, Interface, Neighbour, Route},
 };
 use crate::failure::Failure;
 
@@ -61,7 +61,7 @@ fn find<'a>(links: &'a [Link], wanted: &Interface) -> Result<&'a Link, Failure> 
     let mut same = links.iter().filter(|link| link.mac == Some(wanted.mac));
     let first = same.clone().next();
     same.find(|link| link.name == wanted.name).or(first).ok_or_else(|| {
-        let message = format!("no network device has the address {} (for {})", Hex(wanted.mac), wanted.name);
+        let message = format!("no network device has the address {} (for {})", wanted.mac, wanted.name);
         Failure::new(Reason::NO_SUCH_DEVICE, message)
     })
 }
@@ -177,7 +177,7 @@ impl What<'_> {
 impl fmt::Display for What<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(interface) => write!(f, "call the device {} {}", Hex(interface.mac), interface.name),
+            Self::Name(interface) => write!(f, "call the device {} {}", interface.mac, interface.name),
             Self::State(Interface { name, mtu: Some(mtu), .. }) => {
                 write!(f, "bring {name} up with an MTU of {mtu}")
             }
@@ -193,15 +193,6 @@ impl fmt::Display for What<'_> {
             Self::Neighbour(name, neighbour) => write!(f, "set the neighbour {} on {name}", neighbour.ip),
             Self::Removal => f.write_str("remove what is not described"),
         }
-    }
-}
-
-struct Hex(Mac);
-
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
 

@@ -23,9 +23,10 @@
 
 use std::path::PathBuf;
 
+use husk_base::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::MacAddress, rate_limit::RateLimit};
+use crate::rate_limit::RateLimit;
 
 mod receive;
 mod server;
@@ -79,7 +80,7 @@ pub enum Request {
         /// What it is called, as of [`crate::config::NetConfig`]; so for all others.
         id: String,
         /// The guest's address.
-        mac: MacAddress,
+        mac: Mac,
         /// Most bytes of a packet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mtu: Option<u16>,
