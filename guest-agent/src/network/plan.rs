@@ -234,6 +234,11 @@ fn mac(field: &str, text: &str) -> Result<Mac, Failure> {
     Ok(mac)
 }
 
+/// A MAC address as text.
+pub(super) fn hex([a, b, c, d, e, f]: Mac) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -341,8 +346,7 @@ mod tests {
 
         #[test]
         fn macs_read_back(bytes in any::<Mac>()) {
-            let text: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
-            prop_assert_eq!(mac("f", &text.join(":")).unwrap(), bytes);
+            prop_assert_eq!(mac("f", &hex(bytes)).unwrap(), bytes);
         }
     }
 }
