@@ -121,7 +121,9 @@ impl<'a> CidFile<'a> {
     }
 
     fn write(&mut self, id: &str) -> anyhow::Result<()> {
-        self.file.write_all(id.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.file
+            .write_all(id.as_bytes())
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.written = true;
         Ok(())
     }
@@ -218,10 +220,7 @@ fn container_options(args: &CreateOptions, attachment: Attachment) -> anyhow::Re
 ///
 /// # Errors
 /// When a file can't be read.
-pub(crate) fn environment(
-    files: &[std::path::PathBuf],
-    given: &[String],
-) -> anyhow::Result<Vec<String>> {
+pub(crate) fn environment(files: &[std::path::PathBuf], given: &[String]) -> anyhow::Result<Vec<String>> {
     let mut env = Vec::new();
     for file in files {
         env.extend(read_lines_file(file, "env")?);

@@ -20,11 +20,11 @@ mod runtime_class;
 mod session;
 mod signals;
 mod start;
-mod terminal;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod status;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod template;
+mod terminal;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the commands that follow"))]
 mod times;
 mod units;

@@ -122,7 +122,12 @@ fn invalid(error: oci_spec::OciSpecError) -> Error {
     Error::InvalidOption(format!("cannot describe the container: {error}"))
 }
 
-fn process(image: &str, defaults: &ImageConfig, options: &ContainerOptions, hostname: &str) -> Result<Process> {
+fn process(
+    image: &str,
+    defaults: &ImageConfig,
+    options: &ContainerOptions,
+    hostname: &str,
+) -> Result<Process> {
     let capabilities = || CAPABILITIES.into_iter().collect::<Capabilities>();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(capabilities())

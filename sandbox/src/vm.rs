@@ -113,7 +113,9 @@ impl Vm {
         make_private_dir(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
-        for path in [dir.join(SOCKETS), port_path(dir.path(), port::AGENT), port_path(dir.path(), port::STDIO)] {
+        for path in
+            [dir.join(SOCKETS), port_path(dir.path(), port::AGENT), port_path(dir.path(), port::STDIO)]
+        {
             std::os::unix::fs::chown(&path, uid, uid).map_err(Error::io("change the owner of", path))?;
         }
         let mut process = VmProcess::spawn(assets, dir, uid, plan)?;
@@ -258,11 +260,7 @@ impl VmProcess {
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(dir.path()) }),
             console: Some(console.clone()),
             rng: true,
-            jail: Some(JailConfig {
-                uid,
-                cgroup: plan.cgroup,
-                seccomp: SeccompMode::Kill,
-            }),
+            jail: Some(JailConfig { uid, cgroup: plan.cgroup, seccomp: SeccompMode::Kill }),
         };
         let config_path = dir.join("vm.json");
         let json =

@@ -249,7 +249,9 @@ impl Supervisor {
 
     /// Has a container end by SIGKILL, or with its VM when the guest does not obey.
     pub(crate) async fn kill_now(self: &Arc<Self>, id: &str) {
-        let Ok(mut exit) = self.containers().process(id, "").map(|process| process.watch_exit()) else { return };
+        let Ok(mut exit) = self.containers().process(id, "").map(|process| process.watch_exit()) else {
+            return;
+        };
         if let Ok(pod) = self.pod() {
             let _ = timeout(OBEY_WITHIN, pod.signal(id, "", SIGKILL, false)).await;
         }

@@ -73,8 +73,7 @@ impl Supervisor {
                 stderr: attached && !request.terminal,
                 terminal: request.terminal,
             };
-            let created =
-                self.pod()?.exec(id, exec_id, process, stdio, Some(&request.user)).await?;
+            let created = self.pod()?.exec(id, exec_id, process, stdio, Some(&request.user)).await?;
             hub.connect(created.streams, &Log::default()).map_err(|source| Error::Io {
                 what: "use",
                 path: "the process's standard streams".into(),

@@ -99,9 +99,8 @@ impl Pod for Service {
 
     async fn stop(&self, _: &TtrpcContext, request: StopRequest) -> Answer<Nothing> {
         let StopRequest { container_id, timeout_s, signal, restarting, .. } = request;
-        let stop = async move |this: Arc<Supervisor>| {
-            this.stop(&container_id, timeout_s, signal, restarting).await
-        };
+        let stop =
+            async move |this: Arc<Supervisor>| this.stop(&container_id, timeout_s, signal, restarting).await;
         self.whole(stop).await?;
         Ok(Nothing::default())
     }
@@ -119,11 +118,8 @@ impl Pod for Service {
         }
         let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
         let exit = ended.ok_or_else(|| Error::NotFound("the process is forgotten".into()))?;
-        let mut response = WaitResponse {
-            exit_code: exit.code,
-            oom_killed: exit.oom_killed,
-            ..WaitResponse::default()
-        };
+        let mut response =
+            WaitResponse { exit_code: exit.code, oom_killed: exit.oom_killed, ..WaitResponse::default() };
         if exec_id.is_empty()
             && let Ok(container) = self.0.containers().get(&container_id)
         {
@@ -140,8 +136,7 @@ impl Pod for Service {
 
     async fn close_output(&self, _: &TtrpcContext, request: CloseOutputRequest) -> Answer<Nothing> {
         let CloseOutputRequest { container_id, exec_id, stdout, .. } = request;
-        let kind =
-            if stdout { husk_protocol::StdioKind::Stdout } else { husk_protocol::StdioKind::Stderr };
+        let kind = if stdout { husk_protocol::StdioKind::Stdout } else { husk_protocol::StdioKind::Stderr };
         self.0.hub(&container_id, &exec_id)?.close_output(kind);
         Ok(Nothing::default())
     }

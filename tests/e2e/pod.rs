@@ -279,8 +279,7 @@ async fn a_given_network_namespace_and_cgroup_are_used() {
     let cgroup = Path::new("/sys/fs/cgroup").join(&name);
     fs::create_dir(&cgroup).unwrap();
     let mut options = home.options();
-    options.network =
-        PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
+    options.network = PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
     options.cgroup = Some(cgroup.clone());
     let pod = home.try_start("given", options).await.map_err(|error| chain::text(&error)).unwrap();
     let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();

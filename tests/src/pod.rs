@@ -15,7 +15,10 @@ use husk_base::chain;
 use husk_sandbox::{
     network::NetworkPlan,
     paths::{Assets, Dirs},
-    pod::{ContainerRequest, Created, NAME_PREFIX, Pod, PodAssets, PodNetwork, PodOptions, RootfsSource, StdioFlags},
+    pod::{
+        ContainerRequest, Created, NAME_PREFIX, Pod, PodAssets, PodNetwork, PodOptions, RootfsSource,
+        StdioFlags,
+    },
     rundir::RunDir,
     stdio::Stream,
 };
@@ -274,7 +277,10 @@ pub async fn run(pod: &Pod, request: ContainerRequest) -> (u32, String, String) 
 /// # Panics
 /// When any of that fails.
 pub async fn exec(pod: &Pod, id: &str, exec_id: &str, script: &str) -> (u32, String, String) {
-    let created =
-        pod.exec(id, exec_id, process(script), OUTPUT, None).await.map_err(|error| chain::text(&error)).unwrap();
+    let created = pod
+        .exec(id, exec_id, process(script), OUTPUT, None)
+        .await
+        .map_err(|error| chain::text(&error))
+        .unwrap();
     outcome(pod, id, exec_id, created).await
 }

@@ -3,9 +3,9 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    jail::JailError,
     boot::BootError,
     cpu::template::TemplateError,
+    jail::JailError,
     memory::MemoryError,
     virtio::{block::DiskError, fs::FsError, net::NetError, vsock::VsockError},
 };

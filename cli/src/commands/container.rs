@@ -14,7 +14,8 @@ use husk_supervisor::Pod;
 use super::run::exit_code;
 use crate::{
     args::{
-        AttachArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs, WaitCondition,
+        AttachArgs, ContainersArgs, KillArgs, RenameArgs, RmArgs, StartArgs, StopArgs, WaitArgs,
+        WaitCondition,
     },
     output,
     session::{Outcome, begin_to_wait},
@@ -57,7 +58,9 @@ pub(crate) fn running(dirs: &Dirs, store: &Store, name: &str) -> anyhow::Result<
 pub(crate) async fn start(dirs: &Dirs, args: &StartArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     if args.attach || args.interactive {
-        let [name] = args.containers.as_slice() else { bail!("you cannot start and attach multiple containers at once") };
+        let [name] = args.containers.as_slice() else {
+            bail!("you cannot start and attach multiple containers at once")
+        };
         return start_attached(dirs, &store, name, args).await;
     }
     for_each(&args.containers, async |name| start_one(dirs, &store, &name).await).await
@@ -111,7 +114,8 @@ pub(crate) async fn attach(dirs: &Dirs, args: &AttachArgs) -> anyhow::Result<u8>
     }
     let (_, pod) = running(dirs, &store, &id)?;
     let waiting = begin_to_wait(&pod, &id, "");
-    let mut session = start::session(&pod, &record.config, !args.no_stdin, args.sig_proxy, &args.detach_keys)?;
+    let mut session =
+        start::session(&pod, &record.config, !args.no_stdin, args.sig_proxy, &args.detach_keys)?;
     let copying = session.begin()?;
     session.resize().await;
     match session.attend(copying, waiting, &signals).await? {
@@ -130,7 +134,13 @@ pub(crate) async fn stop(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> {
 }
 
 /// Has a container end, if it runs.
-async fn stop_one(dirs: &Dirs, store: &Store, id: &str, args: &StopArgs, restarting: bool) -> anyhow::Result<()> {
+async fn stop_one(
+    dirs: &Dirs,
+    store: &Store,
+    id: &str,
+    args: &StopArgs,
+    restarting: bool,
+) -> anyhow::Result<()> {
     if !store.get(id)?.state.status.needs_supervisor() {
         return Ok(());
     }
@@ -155,7 +165,8 @@ pub(crate) async fn restart(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> 
 pub(crate) async fn kill(dirs: &Dirs, args: &KillArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     let kill = async |name: String| {
-        let (id, pod) = running(dirs, &store, &name).with_context(|| format!("cannot kill container: {name}"))?;
+        let (id, pod) =
+            running(dirs, &store, &name).with_context(|| format!("cannot kill container: {name}"))?;
         Ok(pod.kill(&id, args.signal).await?)
     };
     for_each(&args.containers, kill).await
@@ -272,7 +283,8 @@ const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(7);
 /// Ends a container by SIGKILL; and its supervisor, when that does not obey.
 async fn end_now(dirs: &Dirs, store: &Store, id: &str, supervisor: u32) -> anyhow::Result<()> {
     let Some(pod) = Pod::of(dirs, store, id)? else { return Ok(()) };
-    let ended = tokio::time::timeout(END_WITHIN, pod.stop(id, Some(0), Some(libc::SIGKILL.unsigned_abs()), false));
+    let ended =
+        tokio::time::timeout(END_WITHIN, pod.stop(id, Some(0), Some(libc::SIGKILL.unsigned_abs()), false));
     if !matches!(ended.await, Ok(Ok(()))) && store.get(id).is_ok_and(|r| r.state.status.needs_supervisor()) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(supervisor).unwrap_or_default());
         // Its VM ends with it. A lock that is held proves that the number is still its own.

@@ -39,8 +39,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
         bail!("standard input is not a terminal: leave out -t, or run husk in a terminal");
     }
     let signals = Signals::catch()?;
-    let attachment =
-        Attachment { attached: !args.detach, stdin: !args.detach && options.interactive };
+    let attachment = Attachment { attached: !args.detach, stdin: !args.detach && options.interactive };
     let config = match create(dirs, options, attachment, &signals).await? {
         Created::Container(config) => config,
         Created::Interrupted(code) => return Ok(code),

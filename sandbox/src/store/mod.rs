@@ -220,7 +220,9 @@ impl Store {
         }
         match lock_file(&dir.join(LOCK)) {
             Ok(file) => Ok(Locked { _file: file }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoContainer { name: id.into() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoContainer { name: id.into() })
+            }
             Err(error) => Err(error.into()),
         }
     }
