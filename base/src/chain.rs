@@ -5,7 +5,7 @@ use std::error::Error;
 /// The error's text and those of all its causes, joined by ": ".
 ///
 /// A cause is left out if the text before it already ends with the cause's text.
-pub fn text(error: &(dyn Error + 'static)) -> String {
+pub fn text(error: &dyn Error) -> String {
     let mut text = error.to_string();
     for cause in std::iter::successors(error.source(), |&cause| cause.source()) {
         let cause = cause.to_string();

@@ -14,14 +14,23 @@ pub const SHORT_LEN: usize = 12;
 /// # Errors
 /// When the system has no random numbers, which a running Linux always has.
 pub fn random() -> io::Result<String> {
-    let mut bytes = [0_u8; LEN / 2];
-    // Up to 256 bytes are given all at once (getrandom(2)).
-    if getrandom(&mut bytes, GetRandomFlags::empty())? != bytes.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let bytes: [u8; LEN / 2] = random_bytes()?;
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     Ok(digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect())
+}
+
+/// Random bytes, at most 256.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    const { assert!(N <= 256, "getrandom(2) may give fewer bytes than asked for beyond 256") };
+    let mut bytes = [0; N];
+    match getrandom(&mut bytes, GetRandomFlags::empty())? {
+        given if given == N => Ok(bytes),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// Whether a text has the form of an id.

@@ -29,7 +29,7 @@ pub enum JsonFileError {
         path: PathBuf,
     },
     /// The file does not hold such a value.
-    #[error("{} is damaged", path.display())]
+    #[error("{} is damaged, repair or remove it", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -116,7 +116,8 @@ mod tests {
         fs::write(&path, "[1,\n2").unwrap();
         let error = read::<Vec<u8>>(&path).unwrap_err();
         let text = chain::text(&error);
-        let expected = format!("{} is damaged: EOF while parsing a list at line 2", path.display());
+        let expected =
+            format!("{} is damaged, repair or remove it: EOF while parsing a list at line 2", path.display());
         assert!(matches!(error, JsonFileError::Damaged { .. }) && text.starts_with(&expected), "{text}");
     }
 

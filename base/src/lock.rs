@@ -1,7 +1,7 @@
 //! Lock files: flocks that end with the process that holds them.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
@@ -16,8 +16,16 @@ use crate::IoError;
 /// # Errors
 /// When the file can't be opened or locked.
 pub fn lock_file(path: &Path) -> Result<File, IoError> {
+    lock_with(path, &made_when_missing())
+}
+
+/// As [`lock_file`], for a file that has content, opened as `options` say.
+///
+/// # Errors
+/// When the file can't be opened or locked.
+pub fn lock_with(path: &Path, options: &OpenOptions) -> Result<File, IoError> {
     loop {
-        let file = open(path)?;
+        let file = options.open(path).map_err(IoError::of("open", path))?;
         file.lock().map_err(IoError::of("lock", path))?;
         if is_still_at(&file, path)? {
             return Ok(file);
@@ -31,7 +39,7 @@ pub fn lock_file(path: &Path) -> Result<File, IoError> {
 /// When the file can't be opened or locked.
 pub fn try_lock_file(path: &Path) -> Result<Option<File>, IoError> {
     loop {
-        let file = open(path)?;
+        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
         match file.try_lock() {
             Ok(()) if is_still_at(&file, path)? => return Ok(Some(file)),
             Ok(()) => {}
@@ -49,7 +57,7 @@ pub fn try_lock_file(path: &Path) -> Result<Option<File>, IoError> {
 /// When the file can't be opened or locked.
 pub fn lock_shared(path: &Path) -> Result<File, IoError> {
     loop {
-        let file = open(path)?;
+        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
         file.lock_shared().map_err(IoError::of("lock", path))?;
         if is_still_at(&file, path)? {
             return Ok(file);
@@ -76,10 +84,10 @@ pub fn is_locked(path: &Path) -> Result<bool, IoError> {
     }
 }
 
-fn open(path: &Path) -> Result<File, IoError> {
+fn made_when_missing() -> OpenOptions {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
-    options.open(path).map_err(IoError::of("open", path))
+    options
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -87,7 +95,10 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Whether the file at this path is still the one that was opened.
-fn is_still_at(file: &File, path: &Path) -> Result<bool, IoError> {
+///
+/// # Errors
+/// When the file or what is at the path can't be examined.
+pub fn is_still_at(file: &File, path: &Path) -> Result<bool, IoError> {
     let opened = file.metadata().map_err(IoError::of("read", path))?;
     match fs::metadata(path) {
         Ok(now) => Ok(now.ino() == opened.ino() && now.dev() == opened.dev()),

@@ -91,21 +91,26 @@ impl FromStr for Mac {
     type Err = MacError;
 
     fn from_str(text: &str) -> Result<Self, MacError> {
-        let form = || MacError::Form(text.into());
-        let mut octets = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for octet in &mut octets {
-            let part = parts.next().ok_or_else(form)?;
-            if part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Err(form());
-            }
-            *octet = u8::from_str_radix(part, 16).map_err(|_| form())?;
-        }
-        if parts.next().is_some() {
+        Self::new(octets(text)?)
+    }
+}
+
+/// The bytes of any Ethernet address, also of one that no interface can have.
+///
+/// # Errors
+/// When the text is not six pairs of hexadecimal digits with colons or dashes in between.
+pub fn octets(text: &str) -> Result<[u8; 6], MacError> {
+    let form = || MacError::Form(text.into());
+    let mut octets = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for octet in &mut octets {
+        let part = parts.next().ok_or_else(form)?;
+        if part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(form());
         }
-        Self::new(octets)
+        *octet = u8::from_str_radix(part, 16).map_err(|_| form())?;
     }
+    if parts.next().is_some() { Err(form()) } else { Ok(octets) }
 }
 
 #[cfg(test)]
@@ -145,7 +150,9 @@ mod tests {
         let mac = Mac::new([2, 0, 0x5e, 0xab, 0, 0xff]).unwrap();
         for text in ["02:00:5e:ab:00:ff", "02-00-5E-AB-00-FF"] {
             assert_eq!(text.parse(), Ok(mac));
+            assert_eq!(octets(text), Ok(mac.octets()));
         }
+        assert_eq!(octets("01:00:5e:00:00:01"), Ok([1, 0, 0x5e, 0, 0, 1]));
         assert_eq!(serde_json::to_string(&mac).unwrap(), r#""02:00:5e:ab:00:ff""#);
     }
 

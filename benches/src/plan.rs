@@ -12,7 +12,7 @@ use crate::result::Mode;
 pub(crate) enum Suite {
     /// Starts and ends, and those of peers.
     Boot,
-    /// husk's own prepared ones, quick to do.
+    /// husk's own prepared ones, quick to do, and the peers that they are judged by.
     Gate,
     /// Disk, network and streams.
     Io,

@@ -287,7 +287,7 @@ pub(crate) fn files(tree: &Tree) -> Result<Files> {
 }
 
 /// A peer that may be missing: then it is said, and left out.
-fn program(path: &Path) -> Option<PathBuf> {
+pub(crate) fn program(path: &Path) -> Option<PathBuf> {
     let found = find(path);
     if found.is_none() {
         eprintln!("{} is not installed, and left out", path.display());

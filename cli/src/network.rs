@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use husk_base::Mac;
 use husk_network::{
-    Mac,
     definition::DEFAULT_NETWORK,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
     publish::{PortRequest, spec},

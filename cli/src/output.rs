@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use husk_base::chain;
 use serde::Serialize;
 
 /// Docker's exit code for a failure of its own, where another could be taken for a container's.
@@ -9,7 +10,7 @@ pub(crate) const FAILURE: u8 = 125;
 
 /// Prints an error with all its causes, once, on one line where they are short.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    print_note(&format!("husk: {error:#}\n"));
+    print_note(&format!("husk: {}\n", chain::text(error.as_ref())));
 }
 
 /// Tells what the user should know, and is not a failure.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError};
+
 use crate::{Digest, DigestError, Reference, ReferenceError};
 
 /// A result of this crate.
@@ -19,15 +21,14 @@ pub enum Error {
     Digest(#[from] DigestError),
 
     /// A file operation failed.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The store's directory can't be made, or belongs to somebody else.
+    #[error(transparent)]
+    Directory(#[from] PrivateDirError),
+    /// The store's index can't be written.
+    #[error(transparent)]
+    Index(#[from] JsonFileError),
     /// The store's file system is full, or a quota is.
     #[error("no space left for images in {}: free some space, for example with `husk rmi`", store.display())]
     NoSpace {
@@ -249,16 +250,22 @@ fn list(items: &[String]) -> String {
 impl Error {
     /// Wraps a file error; `map_err(Error::io("read", path))`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        let error = IoError::of(action, path);
+        move |source: io::Error| Self::Io(error(source))
     }
 
     /// Wraps an error of writing to the store at `root`: a full disk gets its own case.
     pub(crate) fn store_write(root: &Path, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let (root, path) = (root.to_owned(), path.to_owned());
-        move |source| match source.kind() {
+        let (in_store, error) = (Self::in_store(root), IoError::of("write", path));
+        move |source: io::Error| in_store(error(source))
+    }
+
+    /// As [`store_write`](Self::store_write), for an error that names the file.
+    pub(crate) fn in_store(root: &Path) -> impl FnOnce(IoError) -> Self {
+        let root = root.to_owned();
+        move |error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { store: root },
-            _ => Self::Io { action: "write", path, source },
+            _ => Self::Io(error),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use husk_base::Mac;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, mac::Mac};
+use crate::{Error, Result};
 
 /// Name of the network that containers join who name none.
 pub const DEFAULT_NETWORK: &str = "default";

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::netlink::Failed;
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError, netlink::Failed};
 
 /// Result of the functions about husk's own networks.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -11,16 +11,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file system operation failed.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A directory can't be made, or belongs to somebody else.
+    #[error(transparent)]
+    Directory(#[from] PrivateDirError),
+    /// A network's definition or its leases can't be read or written.
+    #[error(transparent)]
+    State(#[from] JsonFileError),
     /// The kernel refused a link, an address or a rule.
     #[error("cannot {what} of {on}{words}")]
     Kernel {
@@ -28,20 +26,11 @@ pub enum Error {
         what: &'static str,
         /// For which network or interface.
         on: String,
-        /// The kernel's own words.
+        /// The kernel's own words, after a colon; or empty.
         words: String,
         /// Why it failed.
         #[source]
         source: io::Error,
-    },
-    /// What is on disk is not what husk wrote.
-    #[error("{} is damaged; remove it", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
     },
     /// A name that no network can have.
     #[error(
@@ -119,13 +108,16 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { what, path, source }
+        let error = IoError::of(what, path);
+        move |source: io::Error| Self::Io(error(source))
     }
 
     pub(crate) fn kernel(on: &str) -> impl FnOnce(Failed) -> Self {
         let on = on.to_owned();
-        move |Failed { what, source, words }| Self::Kernel { what, on, words, source }
+        move |Failed { what, source, words, .. }| {
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            Self::Kernel { what, on, words, source }
+        }
     }
 
     pub(crate) fn unusable(what: &'static str, value: impl ToString, why: impl Into<String>) -> Self {

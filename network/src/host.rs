@@ -1,17 +1,15 @@
 //! What the host's network takes, and what a new network shall be like.
 
 use std::{
-    fs::{self, File},
-    io::Read,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{
-    Error, Result,
-    netlink::{Socket, attributes, find, read_u32},
-};
+use husk_base::netlink::{Socket, attributes, find, read_u32};
+
+use crate::{Error, Result};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
@@ -109,10 +107,7 @@ pub(crate) fn ipv6_disabled() -> bool {
 
 /// Random bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let path = "/dev/urandom";
-    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(Error::io("read", path))?;
-    Ok(bytes)
+    husk_base::id::random_bytes().map_err(Error::io("read", "the system's random numbers"))
 }
 
 /// A /64 for local use that most likely nobody else has (RFC 4193).

@@ -6,14 +6,13 @@ use std::{
     path::Path,
 };
 
+use husk_base::{Mac, json_file};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
     definition::{Definition, check_host4, check_host6},
-    files::{self, Sync},
     host,
-    mac::Mac,
     publish::PortMapping,
 };
 
@@ -60,12 +59,12 @@ pub(crate) struct Leases {
 impl Leases {
     /// Reads them; none if there is no such file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Ok(files::read(path)?.unwrap_or_default())
+        Ok(json_file::read(path)?.unwrap_or_default())
     }
 
     /// Replaces the file.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        files::write(path, self, Sync::No)
+        Ok(json_file::write_atomic(path, self)?)
     }
 
     /// Chooses addresses: those asked for, or the next free ones after those given last.
@@ -145,7 +144,7 @@ impl Leases {
             return owner(mac).map_or(Ok(mac), |by| Err(taken("MAC address", mac, network, by)));
         }
         let salt = u8::from_str_radix(network.id.get(..2).unwrap_or_default(), 16).unwrap_or_default();
-        let mut mac = Mac::of(salt, ipv4);
+        let mut mac = mac_of(salt, ipv4);
         while owner(mac).is_some() {
             mac = Mac::local(host::random()?);
         }
@@ -159,6 +158,12 @@ impl Lease {
         let short = self.sandbox.get(..12).unwrap_or(&self.sandbox);
         if self.name.is_empty() { short.into() } else { self.name.clone() }
     }
+}
+
+/// The Ethernet address that belongs to an IPv4 address of a network whose id begins with `salt`.
+fn mac_of(salt: u8, address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac::local([salt, a, b, c, d])
 }
 
 fn taken(what: &'static str, value: impl ToString, network: &Definition, by: String) -> Error {

@@ -14,17 +14,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use husk_base::{atomic, dirs::make_private_dir, id, json_file, lock::lock_file};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     Error, Result,
     definition::{DEFAULT_NETWORK, Definition, NewNetwork, check_mtu, check_name, subnet4, subnet6},
-    files::{self, Sync},
     host::{self, HostNetwork},
 };
-
-/// Length of a network's id.
-const ID_LEN: usize = 32;
 
 /// The networks of husk's own. Any number of processes may use the same directories.
 #[derive(Debug, Clone)]
@@ -39,8 +36,8 @@ impl Networks {
     /// # Errors
     /// When they can't be made.
     pub fn open(state: &Path, run: &Path) -> Result<Self> {
-        files::make_dir(state)?;
-        files::make_dir(run)?;
+        make_private_dir(state)?;
+        make_private_dir(run)?;
         Ok(Self { state: state.into(), run: run.into() })
     }
 
@@ -51,12 +48,13 @@ impl Networks {
     /// host has, when no subnet is free, or when the definition can't be written.
     pub fn create(&self, new: &NewNetwork) -> Result<Definition> {
         check_name(&new.name)?;
-        let _lock = files::lock(&self.state.join("lock"))?;
+        let _lock = lock_file(&self.state.join("lock"))?;
+        atomic::sweep(&self.state);
         if self.read(&new.name)?.is_some() {
             return Err(Error::NameInUse(new.name.clone()));
         }
         let definition = self.define(new)?;
-        files::write(&self.path(&definition.name), &definition, Sync::Yes)?;
+        json_file::write_durable(&self.path(&definition.name), &definition)?;
         Ok(definition)
     }
 
@@ -69,7 +67,7 @@ impl Networks {
         for entry in fs::read_dir(&self.state).map_err(Error::io("read", &self.state))? {
             let path = entry.map_err(Error::io("read", &self.state))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                definitions.extend(files::read::<Definition>(&path)?);
+                definitions.extend(json_file::read::<Definition>(&path)?);
             }
         }
         definitions.sort_by(|a, b| a.name.cmp(&b.name));
@@ -110,7 +108,7 @@ impl Networks {
     /// When there is no such network, when it is in use, or when it can't be removed.
     pub fn remove(&self, name_or_id: &str, alive: &dyn Fn(&str) -> bool) -> Result<Definition> {
         let definition = self.get(name_or_id)?;
-        let _lock = files::lock(&self.state.join("lock"))?;
+        let _lock = lock_file(&self.state.join("lock"))?;
         let _network = self.take_down(&definition, alive)?;
         self.forget(&definition)?;
         Ok(definition)
@@ -151,7 +149,7 @@ impl Networks {
     }
 
     fn read(&self, name: &str) -> Result<Option<Definition>> {
-        files::read(&self.path(name))
+        Ok(json_file::read(&self.path(name))?)
     }
 
     /// Removes a network's files. Its state's lock is held.
@@ -210,9 +208,7 @@ fn check_overlap(subnet: IpNet, others: &[Definition], host: &HostNetwork) -> Re
 /// An id whose bridge no other network has.
 fn new_id(others: &[Definition]) -> Result<String> {
     loop {
-        let id = host::random::<{ ID_LEN / 2 }>()?
-            .iter()
-            .fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
+        let id = id::random().map_err(Error::io("read", "the system's random numbers"))?;
         if !others.iter().any(|other| other.id[..8] == id[..8]) {
             return Ok(id);
         }

@@ -92,7 +92,18 @@ pub struct Tmpfs {
 
 /// Options of a tmpfs that have no value, and those that have one (tmpfs(5), mount(8)).
 const TMPFS_FLAGS: [&str; 12] = [
-    "ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "noatime", "nodiratime",
+    "ro",
+    "rw",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "sync",
+    "async",
+    "noatime",
+    "nodiratime",
 ];
 const TMPFS_VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge"];
 

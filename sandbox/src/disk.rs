@@ -19,8 +19,7 @@ pub const DEFAULT_SIZE_MIB: u64 = 10 * 1024;
 pub const SIZE_RANGE_MIB: std::ops::RangeInclusive<u64> = 16..=16 * 1024 * 1024;
 
 /// ext4 without what a disk of ours has no use for: no lazy initialisation, since the file's holes read as zeros.
-const MKE2FS: [&str; 7] =
-    ["-q", "-F", "-t", "ext4", "-E", "assume_storage_prezeroed=1,nodiscard", "-m0"];
+const MKE2FS: [&str; 7] = ["-q", "-F", "-t", "ext4", "-E", "assume_storage_prezeroed=1,nodiscard", "-m0"];
 const WITHOUT_JOURNAL: [&str; 2] = ["-O", "^has_journal,^resize_inode,^metadata_csum"];
 const WITH_JOURNAL: [&str; 4] = ["-O", "has_journal,^resize_inode,^metadata_csum", "-J", "size=8"];
 /// Disks smaller than this, in MiB, have no room for a journal.
@@ -74,9 +73,13 @@ fn format(path: &Path, journal: bool) -> Result<()> {
     let search = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let features: &[&str] = if journal { &WITH_JOURNAL } else { &WITHOUT_JOURNAL };
     let output =
-        Command::new("mke2fs").env("PATH", search).args(MKE2FS).args(features).arg(path).output().map_err(|source| {
-            Error::Spawn { program: "mke2fs".into(), hint: "install Debian's package e2fsprogs", source }
-        })?;
+        Command::new("mke2fs").env("PATH", search).args(MKE2FS).args(features).arg(path).output().map_err(
+            |source| Error::Spawn {
+                program: "mke2fs".into(),
+                hint: "install Debian's package e2fsprogs",
+                source,
+            },
+        )?;
     if output.status.success() {
         return Ok(());
     }

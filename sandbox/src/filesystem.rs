@@ -59,6 +59,7 @@ impl ServerPlan {
         command.arg("--root").arg(root);
         command.arg("--listen").arg(inherited[0].as_raw_fd().to_string());
         command.arg("--lifeline").arg(inherited[1].as_raw_fd().to_string());
+        command.arg("--lock").arg(inherited[2].as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);

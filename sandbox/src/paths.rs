@@ -41,7 +41,6 @@ impl Dirs {
     pub fn disks(&self) -> PathBuf {
         self.data.join("disks")
     }
-
 }
 
 /// husk's own pieces, apart from the program that runs.

@@ -12,7 +12,7 @@ use husk_protocol::{
     agent::{self, Compression, Empty, Reason, UnpackRequest},
     failure,
 };
-use husk_vmm::config::DiskConfig;
+use husk_vmm::config::{DiskConfig, WhenFull};
 
 use crate::{
     Error, Result,
@@ -167,7 +167,8 @@ async fn unpack_some(
     let serial = |index: usize| format!("layer{index}");
     let blobs =
         layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));
-    let target = DiskConfig::new(TARGET, target, false);
+    // An image that does not fit into the host's file system is thrown away: there is nothing to wait for.
+    let target = DiskConfig { when_full: WhenFull::Fail, ..DiskConfig::new(TARGET, target, false) };
     let disks = blobs.chain([target]).collect();
     let cgroup = Cgroup::create(dir.id(), MEM_SIZE_MIB)?;
     let plan = Plan {

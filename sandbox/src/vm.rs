@@ -113,7 +113,9 @@ impl Vm {
         make_private_dir(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
-        for path in [dir.join(SOCKETS), port_path(dir.path(), port::AGENT), port_path(dir.path(), port::STDIO)] {
+        for path in
+            [dir.join(SOCKETS), port_path(dir.path(), port::AGENT), port_path(dir.path(), port::STDIO)]
+        {
             std::os::unix::fs::chown(&path, uid, uid).map_err(Error::io("change the owner of", path))?;
         }
         let mut process = VmProcess::spawn(assets, dir, uid, plan)?;
@@ -214,7 +216,7 @@ impl VmProcess {
             (control_path(dir.path()), dir.join("console.log"), dir.join("vmm.log"));
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
         let mut inherited = vec![OwnedFd::from(lifeline_end), dir.lock_for_another()?.into()];
-        let lifeline_number = inherited[0].as_raw_fd();
+        let [lifeline_number, lock_number] = [inherited[0].as_raw_fd(), inherited[1].as_raw_fd()];
         let nets = (0..).zip(plan.nets).map(|(index, net)| {
             let tap = TapConfig::Fds(vec![net.tap.as_raw_fd()]);
             inherited.push(net.tap);
@@ -259,11 +261,7 @@ impl VmProcess {
             vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(Path::new("")) }),
             console: Some(console.clone()),
             rng: true,
-            jail: Some(JailConfig {
-                uid,
-                cgroup: plan.cgroup,
-                seccomp: SeccompMode::Kill,
-            }),
+            jail: Some(JailConfig { uid, cgroup: plan.cgroup, seccomp: SeccompMode::Kill }),
         };
         let config_path = dir.join("vm.json");
         let json =
@@ -274,6 +272,7 @@ impl VmProcess {
         let mut command = Command::new(&assets.vmm);
         command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(control_path(Path::new(""))).current_dir(dir.path());
         command.arg("--lifeline").arg(lifeline_number.to_string());
+        command.arg("--lock").arg(lock_number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
         // A terminal sends its signals to husk's whole group: they are for the container, not for the VM's existence.
         command.process_group(0);

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use husk_base::atomic::{self, Durable};
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 
@@ -93,10 +94,7 @@ fn first<'a>(annotations: &'a Annotations, names: &[&str]) -> Option<&'a str> {
 /// # Errors
 /// When it can't be written.
 pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<(), Error> {
-    let path = bundle.join(ADDRESS);
-    let fresh = bundle.join(".address");
-    fs::write(&fresh, address).map_err(Error::io("write", &fresh))?;
-    fs::rename(&fresh, &path).map_err(Error::io("write", path))
+    Ok(atomic::replace(&bundle.join(ADDRESS), address.as_bytes(), 0o600, Durable::No)?)
 }
 
 /// The shim's address, if a bundle has it.

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use husk_base::{IoError, chain};
 use husk_sandbox::Error as Sandbox;
 use ttrpc::Code;
 
@@ -9,16 +10,8 @@ use ttrpc::Code;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A file system operation failed.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// The pod failed.
     #[error(transparent)]
     Sandbox(#[from] Sandbox),
@@ -51,8 +44,8 @@ impl Error {
         what: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(E) -> Self {
-        let path = path.into();
-        move |source| Self::Io { what, path, source: source.into() }
+        let error = IoError::of(what, path);
+        move |source| Self::Io(error(source))
     }
 
     /// An [`Error::Invalid`].
@@ -74,13 +67,7 @@ impl Error {
 
     /// The text with all its causes. Docker reads the exit codes 126 and 127 out of runc's words, so they are there.
     pub(crate) fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let text = chain::text(self);
         match self {
             Self::Sandbox(Sandbox::ExecutableNotFound(_)) => {
                 format!("OCI runtime create failed: {text}: executable file not found in $PATH")

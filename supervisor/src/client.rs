@@ -144,12 +144,8 @@ impl Pod {
     /// # Errors
     /// When it can't be started. What the supervisor's end means is left to the caller to find out.
     pub async fn start(&self, id: &str, exec_id: &str, timeline: bool) -> Result<StartResponse> {
-        let request = StartRequest {
-            container_id: id.into(),
-            exec_id: exec_id.into(),
-            timeline,
-            ..Default::default()
-        };
+        let request =
+            StartRequest { container_id: id.into(), exec_id: exec_id.into(), timeline, ..Default::default() };
         let started = self.client.start(Context::default(), &request).await;
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (&started, held) {
@@ -178,8 +174,7 @@ impl Pod {
     /// # Errors
     /// When there is none of these ids.
     pub async fn inspect_exec(&self, id: &str, exec_id: &str) -> Result<ExecState> {
-        let request =
-            ExecRef { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        let request = ExecRef { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() };
         Ok(self.client.inspect_exec(soon(), &request).await.map_err(answer)?)
     }
 

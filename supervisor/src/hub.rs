@@ -16,7 +16,6 @@ use husk_protocol::StdioKind;
 use husk_sandbox::{
     logs::Writer,
     stdio::{Stream, Streams},
-
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -51,6 +51,7 @@ struct Line(String);
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let name = field.name();
-        let _ = if name == "message" { write!(self.0, "{value:?}") } else { write!(self.0, " {name}={value:?}") };
+        let _ =
+            if name == "message" { write!(self.0, "{value:?}") } else { write!(self.0, " {name}={value:?}") };
     }
 }

@@ -21,12 +21,7 @@ use std::{
 };
 
 use husk_protocol::pod_ttrpc::create_pod;
-use husk_sandbox::{
-    Error, Result,
-    paths::Dirs,
-    pod::state::Status,
-    rundir::RunDir,
-};
+use husk_sandbox::{Error, Result, paths::Dirs, pod::state::Status, rundir::RunDir};
 use tokio::{
     net::UnixListener,
     runtime,

@@ -35,7 +35,8 @@ impl Pod {
         let api = socket::bind(&dir.join(SUPERVISOR_SOCKET))?;
         let streams = socket::bind(&dir.join(STREAMS_SOCKET))?;
         let log = dir.join(LOG);
-        let log_file = File::create(&log).map_err(|source| Error::Io { what: "create", path: log, source })?;
+        let log_file =
+            File::create(&log).map_err(|source| Error::Io { what: "create", path: log, source })?;
         let program = Assets::find_supervisor()?;
         let mut command = command(&program, dirs, config)?;
         command

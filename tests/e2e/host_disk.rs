@@ -42,17 +42,44 @@ fn while_unpacking() {
     husk.assert_nothing_left();
 }
 
-#[test]
-fn while_running_the_container_sees_an_error_and_husk_goes_on() {
-    let husk = Husk::fresh();
-    let name = image(BUSYBOX);
-    let script = format!(
+/// Leaves some megabytes of room, and runs a container that writes more than that and than its memory, until its disk
+/// waits. The process id of its husk is `$!` then.
+fn run_until_it_waits(name: &str) -> String {
+    format!(
         "\"$HUSK\" pull -q {name} >&2; \"$HUSK\" run {name} true; used=$(du -sk \"$ROOT/data\" | cut -f 1); \
          mount -o remount,size=$((used + 4000))k \"$ROOT/data\"; \
-         \"$HUSK\" run {name} sh -c 'dd if=/dev/zero of=/fill bs=1M count=64 conv=fsync 2>&1 | grep -o error; exit 6' \
-         || code=$?; ({LEFT}) 2>/dev/null || true; exit $code"
+         \"$HUSK\" run -m 96m {name} sh -c \
+         'head -c 100000000 /dev/urandom | tee /x | sha256sum; sync; sha256sum </x; exit 6' & \
+         until grep -qs 'disk .*: no space left on its host file system: writing waits' \"$ROOT\"/run/*/vmm.log; \
+         do sleep 0.2; done;"
+    )
+}
+
+#[test]
+fn while_running_writes_wait_for_room_and_no_byte_is_lost() {
+    let husk = Husk::fresh();
+    let script = format!(
+        "{} mount -o remount,size=300m \"$ROOT/data\"; wait $! || code=$?; \
+         ({LEFT}) 2>/dev/null || true; exit $code",
+        run_until_it_waits(&image(BUSYBOX))
     );
     let output = with_space(&husk, "100m", &script).expect_code(6);
-    assert_eq!(output.out(), "error\n");
+    let out = output.out();
+    let [written, read] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    assert_eq!(written, read);
+    husk.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_waits_for_room_ends_with_husk() {
+    let husk = Husk::fresh();
+    let name = image(BUSYBOX);
+    // The next one takes away what the VM has left, which gives it room, as soon as the VM has ended.
+    let script = format!(
+        "{} kill -9 $!; wait $! || true; until \"$HUSK\" run {name} true 2>/dev/null; do sleep 0.2; done; \
+         ({LEFT}) 2>/dev/null || true",
+        run_until_it_waits(&name)
+    );
+    with_space(&husk, "100m", &script).expect_out("");
     husk.assert_nothing_left();
 }

@@ -95,6 +95,16 @@ fn it_sees_nothing_of_the_host() {
 }
 
 #[test]
+fn nothing_of_husks_environment_is_left_in_it() {
+    let jailed = Jailed::start();
+    for process in [&jailed.outside, &jailed.inside] {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+        assert!(environment.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environment));
+    }
+    jailed.end();
+}
+
+#[test]
 fn each_has_a_user_and_a_cgroup_of_its_own() {
     let (one, other) = (Jailed::start(), Jailed::start());
     let ids: BTreeSet<_> =

@@ -41,7 +41,8 @@ fn inspect(husk: &Husk, name: &str, template: &str) -> String {
 #[test]
 fn a_detached_container_runs_is_spoken_with_and_stopped() {
     let husk = Husk::new();
-    let script = "trap 'echo bye; exit 3' TERM; echo hello; echo oops >&2; while :; do sleep 1000 & wait; done";
+    let script =
+        "trap 'echo bye; exit 3' TERM; echo hello; echo oops >&2; while :; do sleep 1000 & wait; done";
     let id = detached(&husk, &["--name", "one", "--label", "a=b"], script);
     wait_for_log(&husk, "one", "hello");
     let list = husk.run(["ps", "--format", "{{.ID}} {{.Names}} {{.Status}} {{.Image}}"]).expect_code(0).out();
@@ -119,7 +120,16 @@ fn a_container_goes_on_when_its_client_is_killed_and_nothing_it_says_is_lost() {
 #[test]
 fn keys_detach_from_a_terminal_and_attach_comes_back_to_it() {
     let husk = Husk::new();
-    let args = ["run", "-it", "--name", "one", &image(BUSYBOX), "sh", "-c", "echo ready; while read x; do echo got-$x; done"];
+    let args = [
+        "run",
+        "-it",
+        "--name",
+        "one",
+        &image(BUSYBOX),
+        "sh",
+        "-c",
+        "echo ready; while read x; do echo got-$x; done",
+    ];
     let (mut terminal, client) = Terminal::start(husk.command(args), 24, 80);
     terminal.wait_for("ready");
     terminal.type_keys("a\r");
@@ -251,6 +261,11 @@ fn a_root_with_a_long_path_works() {
     };
     let image = image(BUSYBOX);
     let output = run(&["run", "--rm", &image, "echo", "far"]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "far\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "far\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     husk.assert_nothing_left();
 }

@@ -2,13 +2,14 @@
 
 use std::{fs, io::Write, net::Shutdown, path::Path, process::Command};
 
+use husk_base::chain;
 use husk_sandbox::{
     Error,
     pod::{PidNamespace, Pod, PodNetwork, RootfsSource, StdioFlags},
 };
 use husk_tests::{
     leftovers,
-    pod::{Home, OUTPUT, Text, assets, bind, chain, container, exec, outcome, process, run},
+    pod::{Home, OUTPUT, Text, assets, bind, container, exec, outcome, process, run},
     wait::{PATIENCE, wait_until},
 };
 use oci_spec::runtime::LinuxResources;
@@ -20,13 +21,13 @@ const SERVE: &str = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep
 async fn serve(pod: &Pod, home: &Home, id: &str, script: &str, pids: PidNamespace) -> (Text, u32) {
     let mut request = container(id, RootfsSource::Directory(home.busybox(id)), script, &[]);
     request.pids = pids;
-    let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
     pod.start_container(id).await.unwrap();
     (Text::of(created.streams.stdout), created.pid)
 }
 
 async fn stop(pod: Pod, home: &Home) {
-    pod.stop().await.map_err(|error| chain(&error)).unwrap();
+    pod.stop().await.map_err(|error| chain::text(&error)).unwrap();
     assert_eq!(&*pod.ended().await, "it was stopped");
     pod.stop().await.unwrap();
     nothing_is_left(home);
@@ -66,7 +67,7 @@ async fn containers_share_a_machine_and_have_files_of_their_own() {
     let exit = pod.wait("one", "").await.unwrap();
     assert_eq!((exit.code, exit.oom_killed), (7, false));
     assert_eq!(one.all(), "ready\nbye\n");
-    pod.delete("one").await.map_err(|error| chain(&error)).unwrap();
+    pod.delete("one").await.map_err(|error| chain::text(&error)).unwrap();
     assert!(matches!(pod.wait("one", "").await, Err(Error::NotFound(_))));
     assert!(matches!(pod.delete("one").await, Err(Error::NotFound(_))));
     // Its directory is the host's alone again, and an id can be used again.
@@ -96,7 +97,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
     assert!(stats.cpu_usage_us > 0 && stats.memory_events["oom_kill"] == 0, "{stats:?}");
     let resources = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 100}, "cpu": {"quota": 50_000, "period": 100_000}});
     let resources: LinuxResources = serde_json::from_value(resources).unwrap();
-    pod.update("c", resources).await.map_err(|error| chain(&error)).unwrap();
+    pod.update("c", resources).await.map_err(|error| chain::text(&error)).unwrap();
     let stats = pod.stats("c").await.unwrap();
     assert_eq!((stats.memory_limit_bytes, stats.pids_limit), (64 << 20, 100));
     assert_eq!(exec(&pod, "c", "quota", "cat /sys/fs/cgroup/cpu.max").await.1, "50000 100000\n");
@@ -118,7 +119,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
 
     // Paused ones can be ended, too.
     pod.pause("c").await.unwrap();
-    pod.delete("c").await.map_err(|error| chain(&error)).unwrap();
+    pod.delete("c").await.map_err(|error| chain::text(&error)).unwrap();
     stop(pod, &home).await;
 }
 
@@ -139,12 +140,15 @@ async fn streams_end_by_half_close_and_terminals_have_a_size() {
 
     // Ids as long as containerd's.
     let (id, exec_id) = ("c".repeat(76), "e".repeat(76));
-    let created =
-        pod.create(container(&id, root, "sleep 1000", &[])).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod
+        .create(container(&id, root, "sleep 1000", &[]))
+        .await
+        .map_err(|error| chain::text(&error))
+        .unwrap();
     pod.start_container(&id).await.unwrap();
     let terminal = StdioFlags { stdin: true, stdout: true, stderr: false, terminal: true };
     let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal, None).await;
-    let mut with_tty = with_tty.map_err(|error| chain(&error)).unwrap();
+    let mut with_tty = with_tty.map_err(|error| chain::text(&error)).unwrap();
     pod.resize(&id, &exec_id, 30, 100).await.unwrap();
     let (mut stdin, _) = with_tty.streams.stdin.take().unwrap().into_parts();
     stdin.write_all(b"it\n").unwrap();
@@ -188,7 +192,7 @@ async fn memory_that_is_free_again_goes_back_to_the_host() {
     let tmpfs = json!({"destination": "/memory", "type": "tmpfs", "source": "tmpfs"});
     let script = format!("head -c {FILE} /dev/zero > /memory/file; exec sleep 100000");
     let request = container("c", RootfsSource::Directory(home.busybox("c")), &script, &[tmpfs]);
-    let _created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let _created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
     let before = used();
     assert!(before > 0, "the pod has no cgroup");
     pod.start_container("c").await.unwrap();
@@ -205,7 +209,7 @@ async fn what_cannot_be_made_leaves_nothing() {
     let pod = home.start("errors").await;
     let root = RootfsSource::Directory(home.busybox("root"));
     let refused = async |mounts: &[serde_json::Value]| {
-        chain(&pod.create(container("c", root.clone(), "true", mounts)).await.unwrap_err())
+        chain::text(&pod.create(container("c", root.clone(), "true", mounts)).await.unwrap_err())
     };
     let missing = refused(&[bind(Path::new("/no/such/file"), "/data", &["rbind"])]).await;
     assert_eq!(missing, "cannot mount /no/such/file on /data: No such file or directory (os error 2)");
@@ -218,7 +222,7 @@ async fn what_cannot_be_made_leaves_nothing() {
     let message = refused(&[json!({"destination": "/x", "type": "nfs", "source": "server:/"})]).await;
     assert!(message.contains(r#"file system of type "nfs" on /x"#), "{message}");
     let nowhere = RootfsSource::Directory(home.path().join("nowhere"));
-    let message = chain(&pod.create(container("c", nowhere, "true", &[])).await.unwrap_err());
+    let message = chain::text(&pod.create(container("c", nowhere, "true", &[])).await.unwrap_err());
     assert!(message.ends_with("nowhere: No such file or directory (os error 2)"), "{message}");
     let mut no_program = container("c", root.clone(), "true", &[]);
     no_program.spec.process_mut().as_mut().unwrap().set_args(Some(vec!["none".into()]));
@@ -275,10 +279,9 @@ async fn a_given_network_namespace_and_cgroup_are_used() {
     let cgroup = Path::new("/sys/fs/cgroup").join(&name);
     fs::create_dir(&cgroup).unwrap();
     let mut options = home.options();
-    options.network =
-        PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
+    options.network = PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
     options.cgroup = Some(cgroup.clone());
-    let pod = home.try_start("given", options).await.map_err(|error| chain(&error)).unwrap();
+    let pod = home.try_start("given", options).await.map_err(|error| chain::text(&error)).unwrap();
     let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     let mut programs: Vec<_> = procs
         .lines()

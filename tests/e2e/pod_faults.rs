@@ -7,13 +7,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use husk_base::chain;
 use husk_sandbox::{
     Error,
     pod::{RootfsSource, clean_up},
 };
 use husk_tests::{
     leftovers::{self, Process},
-    pod::{Home, bind, chain, container},
+    pod::{Home, bind, container},
     wait::{PATIENCE, wait_until},
 };
 use nix::sys::signal::{Signal, kill};
@@ -28,7 +29,7 @@ async fn the_owner() {
     let pod = home.start("killed").await;
     let mounts = [bind(&home.volume("data", "precious", "kept"), "/data", &["rbind"])];
     let request = container("c", RootfsSource::Directory(home.busybox("root")), "exec sleep 1000", &mounts);
-    let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
     pod.start_container("c").await.unwrap();
     println!("\nrunning");
     pod.wait("c", "").await.unwrap();
@@ -57,7 +58,7 @@ async fn a_killed_owner_takes_its_pod_with_it() {
     wait_until("VM and server to end", PATIENCE, || leftovers::processes(&home.root()).is_empty());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&home.path().display().to_string()), "{mounts}");
-    clean_up(&home.dirs(), |_| ()).await.map_err(|error| chain(&error)).unwrap();
+    clean_up(&home.dirs(), |_| ()).await.map_err(|error| chain::text(&error)).unwrap();
     assert_eq!(leftovers::of(&home.root()), Vec::<String>::new());
     assert_eq!(fs::read_to_string(home.path().join("data/precious")).unwrap(), "kept");
     assert!(home.path().join("root/bin/sh").exists());
@@ -75,7 +76,7 @@ async fn a_pod_ends_with_its_vm_or_its_server() {
         let mounts = [bind(&data, "/data", &["rbind"])];
         let request =
             container("c", RootfsSource::Directory(home.busybox("root")), "exec sleep 1000", &mounts);
-        let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+        let created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
         pod.start_container("c").await.unwrap();
         let waiting = async { pod.wait("c", "").await.unwrap_err() };
         let killing = async {
@@ -89,7 +90,7 @@ async fn a_pod_ends_with_its_vm_or_its_server() {
         assert!(matches!(error, Error::VmLost { .. }), "{error}");
         assert!(why.contains(reason), "{victim}: {why}");
         assert!(matches!(pod.stats("c").await, Err(Error::VmLost { .. })));
-        pod.stop().await.map_err(|error| chain(&error)).unwrap();
+        pod.stop().await.map_err(|error| chain::text(&error)).unwrap();
         assert_eq!(leftovers::of(&home.root()), Vec::<String>::new());
         assert_eq!(fs::read_to_string(data.join("precious")).unwrap(), "kept");
         drop(created);

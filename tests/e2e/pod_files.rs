@@ -7,9 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
+use husk_base::chain;
 use husk_sandbox::pod::{DiskSource, FsMount, RootView, RootfsSource};
 use husk_tests::{
-    pod::{Home, bind, chain, container, exec, run},
+    pod::{Home, bind, container, exec, run},
     wait::PATIENCE,
 };
 use serde_json::json;
@@ -34,7 +35,7 @@ async fn volumes_are_the_hosts_and_their_changes_arrive() {
     let script = "echo new > /data/made; chmod 640 /data/made; cat /data/file /secret/secret /etc/hosts /config/key; \
         echo x > /secret/secret; echo more >> /etc/hosts; exec sleep 1000";
     let request = container("c", RootfsSource::Directory(home.busybox("root")), script, &mounts);
-    let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
     pod.start_container("c").await.unwrap();
     let wanted = "old\ns3cret\n127.0.0.1 me\none\n";
     let (mut out, mut seen) = created.streams.stdout.unwrap().into_parts();
@@ -63,7 +64,7 @@ async fn volumes_are_the_hosts_and_their_changes_arrive() {
         exec(&pod, "c", "gone", "while [ -e /data/file ]; do sleep 0.1; done; ls /data").await.1,
         "made\n"
     );
-    pod.delete("c").await.map_err(|error| chain(&error)).unwrap();
+    pod.delete("c").await.map_err(|error| chain::text(&error)).unwrap();
     assert_eq!(fs::read_to_string(writable.join("made")).unwrap(), "new\n");
     pod.stop().await.unwrap();
 }

@@ -100,7 +100,10 @@ impl Husk {
         let speaks_of_networks = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--network");
         let (verb, rest) = args.split_at(args.len().min(1));
         command.args(verb);
-        if (verb == ["run"] || verb == ["create"]) && !self.has_network && !rest.iter().any(speaks_of_networks) {
+        if (verb == ["run"] || verb == ["create"])
+            && !self.has_network
+            && !rest.iter().any(speaks_of_networks)
+        {
             command.args(["--network", "none"]);
         }
         self.prepare(command.args(rest));

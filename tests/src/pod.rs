@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
+use husk_base::chain;
 use husk_sandbox::{
     network::NetworkPlan,
     paths::{Assets, Dirs},
-    pod::{ContainerRequest, Created, NAME_PREFIX, Pod, PodAssets, PodNetwork, PodOptions, RootfsSource, StdioFlags},
+    pod::{
+        ContainerRequest, Created, NAME_PREFIX, Pod, PodAssets, PodNetwork, PodOptions, RootfsSource,
+        StdioFlags,
+    },
     rundir::RunDir,
     stdio::Stream,
 };
@@ -133,7 +137,7 @@ impl Home {
     /// # Panics
     /// When that fails.
     pub async fn start(&self, id: &str) -> Pod {
-        self.try_start(id, self.options()).await.map_err(|error| chain(&error)).unwrap()
+        self.try_start(id, self.options()).await.map_err(|error| chain::text(&error)).unwrap()
     }
 
     /// Starts a pod with these options.
@@ -157,12 +161,6 @@ pub fn assets() -> PodAssets {
         },
         filesystem: bin.join("husk-fs"),
     }
-}
-
-/// An error with all its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn process_json(args: &[&str]) -> Value {
@@ -257,7 +255,7 @@ impl Text {
 /// When it can't be waited for.
 pub async fn outcome(pod: &Pod, id: &str, exec_id: &str, created: Created) -> (u32, String, String) {
     let (out, err) = (Text::of(created.streams.stdout), Text::of(created.streams.stderr));
-    let exit = pod.wait(id, exec_id).await.map_err(|error| chain(&error)).unwrap();
+    let exit = pod.wait(id, exec_id).await.map_err(|error| chain::text(&error)).unwrap();
     (exit.code, out.all(), err.all())
 }
 
@@ -267,10 +265,10 @@ pub async fn outcome(pod: &Pod, id: &str, exec_id: &str, created: Created) -> (u
 /// When any of that fails.
 pub async fn run(pod: &Pod, request: ContainerRequest) -> (u32, String, String) {
     let id = request.id.clone();
-    let created = pod.create(request).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod.create(request).await.map_err(|error| chain::text(&error)).unwrap();
     pod.start_container(&id).await.unwrap();
     let outcome = outcome(pod, &id, "", created).await;
-    pod.delete(&id).await.map_err(|error| chain(&error)).unwrap();
+    pod.delete(&id).await.map_err(|error| chain::text(&error)).unwrap();
     outcome
 }
 
@@ -279,7 +277,10 @@ pub async fn run(pod: &Pod, request: ContainerRequest) -> (u32, String, String) 
 /// # Panics
 /// When any of that fails.
 pub async fn exec(pod: &Pod, id: &str, exec_id: &str, script: &str) -> (u32, String, String) {
-    let created =
-        pod.exec(id, exec_id, process(script), OUTPUT, None).await.map_err(|error| chain(&error)).unwrap();
+    let created = pod
+        .exec(id, exec_id, process(script), OUTPUT, None)
+        .await
+        .map_err(|error| chain::text(&error))
+        .unwrap();
     outcome(pod, id, exec_id, created).await
 }

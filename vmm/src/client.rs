@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
+use husk_base::Mac;
 use serde::de::DeserializeOwned;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::{
-    config::MacAddress,
     control::{Attached, MetricsFormat, Nothing, Request, Response, State},
     rate_limit::RateLimit,
     virtio::balloon::BalloonState,
@@ -126,7 +126,7 @@ impl Client {
     pub fn attach_net(
         &mut self,
         id: &str,
-        mac: MacAddress,
+        mac: Mac,
         tap: BorrowedFd<'_>,
         mtu: Option<u16>,
         limit_rx: RateLimit,
@@ -180,6 +180,14 @@ impl Client {
         self.ask::<Nothing>(&Request::SetDiskLimit { id: id.to_owned(), limit }).map(drop)
     }
 
+    /// Has all disks that wait for room on the host's file system try again at once.
+    ///
+    /// # Errors
+    /// As of [`ClientError`].
+    pub fn retry_disks(&mut self) -> Result<(), ClientError> {
+        self.ask::<Nothing>(&Request::RetryDisks {}).map(drop)
+    }
+
     /// Ends the VM at once.
     ///
     /// # Errors
@@ -229,7 +237,7 @@ mod tests {
     use std::{io::Seek, os::fd::AsFd, os::unix::net::UnixListener};
 
     use super::*;
-    use crate::control::Status;
+    use crate::control::{StallReason, StalledDisk, Status};
 
     /// A VMM that answers with one fixed line, and then says no more.
     fn answering(line: &'static str) -> (tempfile::TempDir, UnixStream, Client) {
@@ -246,10 +254,12 @@ mod tests {
     fn a_state_is_understood() {
         let (_dir, _vmm, mut client) = answering(concat!(
             r#"{"ok":{"status":"paused","vcpus":2,"mem_size_mib":256,"started_ns":1,"configured_ns":2,"#,
-            r#""first_instruction_ns":3}}"#,
+            r#""first_instruction_ns":3,"stalled_disks":[{"id":"scratch","reason":"no_space"}]}}"#,
             "\n"
         ));
         let state = client.state().unwrap();
+        let scratch = StalledDisk { id: "scratch".into(), reason: StallReason::NoSpace };
+        assert_eq!(state.stalled_disks, [scratch]);
         assert_eq!(state.status, Status::Paused);
         assert_eq!([state.started_ns, state.configured_ns, state.first_instruction_ns], [1, 2, 3]);
     }
@@ -260,7 +270,7 @@ mod tests {
             answering("{\"ok\":{\"slot\":\"sparenet0\",\"device\":\"4K@0xd0003000:8\"}}\n");
         let mut tap = tempfile::tempfile().unwrap();
         tap.write_all(b"the tap").unwrap();
-        let mac = MacAddress([2, 0, 0, 0, 0, 1]);
+        let mac = Mac::local([0, 0, 0, 0, 1]);
         let no_limit = RateLimit::default();
         let attached = client.attach_net("eth1", mac, tap.as_fd(), Some(1400), no_limit, no_limit).unwrap();
         let expected = Attached { slot: "sparenet0".into(), device: "4K@0xd0003000:8".into() };

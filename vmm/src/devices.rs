@@ -6,8 +6,10 @@ use crate::{
     boot::cmdline,
     bus::DeviceSlot,
     config::VmConfig,
+    counters::Counters,
+    error::VmError,
     jail::VISIBLE_DIR,
-    metrics::Counters,
+    socket_files::SocketFiles,
     virtio::{
         VirtioDevice,
         balloon::{Balloon, BalloonHandle},
@@ -17,7 +19,6 @@ use crate::{
         rng::Rng,
         vsock::Vsock,
     },
-    vm::{SocketFiles, VmError},
 };
 
 /// All devices of a VM.

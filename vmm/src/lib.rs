@@ -9,8 +9,10 @@ pub mod client;
 pub mod config;
 pub mod console;
 pub mod control;
+pub mod counters;
 pub mod cpu;
 pub mod devices;
+pub mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod jail;
@@ -21,6 +23,7 @@ pub mod metrics;
 pub mod probe;
 pub mod rate_limit;
 pub mod runner;
+pub mod socket_files;
 pub mod time;
 pub mod vcpu;
 pub mod virtio;

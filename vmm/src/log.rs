@@ -1,4 +1,4 @@
-//! Lines on stderr about what a guest did wrong. A guest can't fill a log with them.
+//! Lines on stderr about what a guest did wrong, or brought about. A guest can't fill a log with them.
 
 use std::{
     fmt::Arguments,

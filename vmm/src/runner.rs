@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use husk_base::chain;
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
     signal::create_sigset,
@@ -15,12 +16,17 @@ use crate::{
     bus::GuestEnd,
     config::{NetConfig, TapConfig, VmConfig},
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
-    jail::seccomp::{self, Role},
+    error::VmError,
+    jail::{
+        JailError,
+        seccomp::{self, Role},
+    },
     metrics::prometheus,
+    socket_files::SocketFiles,
     time::monotonic_ns,
     vcpu::{Event, VcpuError},
     virtio::block::Source,
-    vm::{Parts, SocketFiles, Vm, VmError},
+    vm::{Parts, Vm},
 };
 
 const VM: u64 = 0;
@@ -52,7 +58,7 @@ pub enum RunError {
     },
     /// The main thread can't be bound to its system calls.
     #[error("cannot bind the VMM to its system calls")]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] JailError),
     /// The host's kernel refused something.
     #[error("the event loop failed")]
     Loop(#[from] io::Error),
@@ -93,7 +99,7 @@ pub fn listen(path: &Path, sockets: &mut SocketFiles) -> Result<Server, RunError
 pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Result<End, RunError> {
     // Before any other thread exists, which would inherit another mask.
     let signals = watch_signals()?;
-    reserve_descriptors(signals.as_raw_fd());
+    husk_jail::inherited::reserve(&signals, RESERVED_FDS);
     let epoll = Epoll::new()?;
     let watch =
         |fd: RawFd, events, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token));
@@ -157,18 +163,6 @@ pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Re
     end
 }
 
-/// Makes the table of descriptors large enough at once. While a process has several threads, the host's kernel waits for a
-/// grace period each time the table has to grow (expand_fdtable in fs/file.c), first beyond 64: some 10 ms of each start.
-/// Where that many are not allowed it grows as before.
-fn reserve_descriptors(any: RawFd) {
-    // SAFETY: touches no memory; makes a descriptor, if any.
-    let fd = unsafe { libc::fcntl(any, libc::F_DUPFD_CLOEXEC, RESERVED_FDS - 1) };
-    if fd >= 0 {
-        // SAFETY: it is new and nobody else's.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Stamps {
     started_ns: u64,
@@ -190,6 +184,7 @@ fn answer(
             started_ns: stamps.started_ns,
             configured_ns: stamps.configured_ns,
             first_instruction_ns: vm.first_instruction_ns(),
+            stalled_disks: vm.devices().disks().stalled(),
         })),
         Request::Metrics { format } => match (vm.metrics(), format) {
             (Ok(metrics), MetricsFormat::Json) => to_line(&Response::Ok(metrics)),
@@ -251,6 +246,10 @@ fn answer(
         Request::SetDiskLimit { id, limit } => {
             answer_result(vm.devices().disks().set_limit(&id, limit).map(|()| Nothing {}))
         }
+        Request::RetryDisks {} => {
+            vm.devices().disks().retry();
+            to_line(&Response::Ok(Nothing {}))
+        }
         Request::Shutdown {} => to_line(&Response::Ok(Nothing {})),
     }
 }
@@ -263,15 +262,7 @@ fn no_balloon() -> String {
 fn answer_result<T: serde::Serialize>(result: Result<T, impl std::error::Error>) -> String {
     match result {
         Ok(value) => to_line(&Response::Ok(value)),
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text += &format!(": {error}");
-                cause = error.source();
-            }
-            to_line(&Response::<Nothing>::Error(text))
-        }
+        Err(error) => to_line(&Response::<Nothing>::Error(chain::text(&error))),
     }
 }
 

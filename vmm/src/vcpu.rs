@@ -26,8 +26,11 @@ use vmm_sys_util::{
 
 use crate::{
     bus::{Bus, GuestEnd},
-    jail::seccomp::{self, Role},
-    metrics::VcpuCounters,
+    counters::VcpuCounters,
+    jail::{
+        JailError,
+        seccomp::{self, Role},
+    },
     time::{clock_ns, monotonic_ns},
 };
 
@@ -70,7 +73,7 @@ pub enum VcpuError {
         vcpu: u8,
         /// Why.
         #[source]
-        source: seccompiler::Error,
+        source: JailError,
     },
     /// Another reason to stop that can't be handled.
     #[error("vCPU {vcpu} stopped: {reason}")]

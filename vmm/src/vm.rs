@@ -23,84 +23,21 @@ use crate::{
     config::{NetConfig, VmConfig},
     console::{Console, Output},
     control::Attached,
+    counters::{Counters, VcpuCounters},
     cpu,
     devices::{Devices, Handles},
-    layout,
-    memory::{self, MemoryError},
-    metrics::{Counters, VcpuCounters},
+    error::VmError,
+    jail::seccomp::{self, Role},
+    layout, memory,
+    socket_files::SocketFiles,
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
     virtio::{
         Interrupt, VirtioDevice,
-        block::DiskError,
-        fs::FsError,
         mmio::{MmioTransport, QUEUE_NOTIFY},
-        net::{NetError, NetsError},
-        vsock::VsockError,
+        net::NetsError,
         worker,
     },
 };
-
-/// A VM can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum VmError {
-    /// `/dev/kvm` can't be used.
-    #[error("cannot open /dev/kvm: run `husk check`")]
-    OpenKvm(#[source] kvm_ioctls::Error),
-    /// KVM refused something.
-    #[error("KVM cannot {what}")]
-    Kvm {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: kvm_ioctls::Error,
-    },
-    /// The host's kernel refused something.
-    #[error("cannot {what}")]
-    Os {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The guest's memory can't be mapped.
-    #[error("cannot map {mem_size_mib} MiB for the guest")]
-    Memory {
-        /// Its size.
-        mem_size_mib: u32,
-        /// Why.
-        #[source]
-        source: MemoryError,
-    },
-    /// The host's CPU can't be what the guest is to see.
-    #[error(transparent)]
-    CpuTemplate(#[from] cpu::template::TemplateError),
-    /// Kernel, initramfs or command line are no good.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-    /// A disk can't be used.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A network interface can't be made.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A file system's server can't be reached.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    /// The vsock device can't be made.
-    #[error("cannot set up vsock")]
-    Vsock(#[from] VsockError),
-    /// The console's file can't be made.
-    #[error("cannot create the console {path}")]
-    Console {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
 
 fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
     move |source| VmError::Kvm { what, source }
@@ -108,31 +45,6 @@ fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
 
 fn os(what: &'static str) -> impl Fn(io::Error) -> VmError {
     move |source| VmError::Os { what, source }
-}
-
-/// Sockets that are removed when this is dropped.
-#[derive(Debug, Default)]
-pub struct SocketFiles(Vec<PathBuf>);
-
-impl SocketFiles {
-    /// Adds a socket that was made.
-    pub fn add(&mut self, path: PathBuf) {
-        self.0.push(path);
-    }
-
-    /// Leaves them to another process.
-    pub fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for SocketFiles {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // It may be gone with its directory.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 /// All of a VM that has a path, open. Nothing of it has been looked at.
@@ -208,7 +120,10 @@ impl Vm {
         // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
         // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
-            let load = || boot::prepare(&mem, config, files, &cmdline);
+            let load = || {
+                seccomp::apply(Role::Loader)?;
+                Ok::<_, VmError>(boot::prepare(&mem, config, files, &cmdline)?)
+            };
             let loading = thread::Builder::new().spawn_scoped(scope, load).map_err(os("start a thread"))?;
             let created = create_vm(&kvm_fd);
             let panicked = |_| os("load the guest's kernel")(io::Error::other("its thread panicked"));

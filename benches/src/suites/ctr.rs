@@ -1,20 +1,15 @@
 //! Containers by containerd: husk and runc as its runtimes, told by the same `ctr`.
 
-use std::{
-    env, fs,
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{path::Path, process::Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::{
     LONG_ROUNDS,
+    containerd::Containerd,
     ctr_events::{Events, time_of_day},
     ctr_unpack,
-    process::{Running, timed},
+    process::timed,
 };
 use crate::{
     measure::{Round, Subject, measure},
@@ -29,8 +24,6 @@ const EXEC: &str = "ctr task exec: true in a running container";
 const STOP: &str = "ctr task delete --force: a running container killed, and gone";
 /// A container that runs until it is killed.
 const IDLE: [&str; 2] = ["sleep", "1000000"];
-/// How long containerd may take to answer, in seconds.
-const START_TIMEOUT_S: u64 = 120;
 
 /// Runtimes; what husk is compared with comes first.
 const RUNC: &str = "io.containerd.runc.v2";
@@ -97,58 +90,7 @@ fn in_short(runtime: &str) -> &str {
     runtime.rsplit('.').nth(1).unwrap_or(runtime)
 }
 
-/// A containerd of our own, with all that it has in memory.
-pub(super) struct Containerd {
-    husk: PathBuf,
-    socket: PathBuf,
-    _daemon: Running,
-}
-
 impl Containerd {
-    fn start(plan: &Plan, work: &Path) -> Result<Self> {
-        let installed = install(plan, &work.join("installed"))?;
-        let program = plan.peers.containerd.as_ref().context("there is no containerd")?;
-        let (config, socket, log) =
-            (work.join("containerd.toml"), work.join("containerd.sock"), work.join("containerd.log"));
-        let text = format!(
-            "version = 2\nroot = '{}'\nstate = '{}'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n\
-             [grpc]\naddress = '{}'\n",
-            work.join("root").display(),
-            work.join("state").display(),
-            socket.display()
-        );
-        fs::write(&config, text)?;
-        let log_file = File::create(&log)?;
-        // It looks for runtimes there, too.
-        let path = format!("{}:{}", installed.display(), env::var("PATH").unwrap_or_default());
-        let mut command = Command::new(program);
-        command.arg("--config").arg(&config).env("PATH", path);
-        command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        let this = Self { husk: installed.join("husk"), _daemon: Running::start(&mut command)?, socket };
-        let started = Instant::now();
-        while timed(&mut this.ctr(&["version"])).is_err() {
-            ensure!(
-                started.elapsed().as_secs() < START_TIMEOUT_S,
-                "containerd does not answer: {}",
-                fs::read_to_string(&log).unwrap_or_default()
-            );
-        }
-        let archive = plan.files.archive.to_str().context("the archive's path is no text")?;
-        timed(&mut this.ctr(&["image", "import", archive]))?;
-        Ok(this)
-    }
-
-    /// `husk` itself.
-    pub(super) fn husk(&self) -> Command {
-        Command::new(&self.husk)
-    }
-
-    pub(super) fn ctr(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket).args(args).stdin(Stdio::null());
-        command
-    }
-
     fn run_idle(&self, runtime: &str, id: &str) -> Result<()> {
         let args = ["run", "--detach", "--runtime", runtime, IMAGE, id];
         // A shim keeps the standard streams that `ctr` was started with: nobody must wait for their end.
@@ -175,23 +117,4 @@ impl Containerd {
         };
         Subject { id, group, label: name.into(), own: runtime == HUSK, run: Box::new(run) }
     }
-}
-
-/// Copies husk into memory; returns the directory of its programs.
-fn install(plan: &Plan, prefix: &Path) -> Result<PathBuf> {
-    let files = &plan.files;
-    for (from, dir) in [
-        (&files.shim, "bin"),
-        (&files.husk, "bin"),
-        (&files.vmm, "libexec/husk"),
-        (&files.filesystem, "libexec/husk"),
-        (&files.kernel, "share/husk"),
-        (&files.initramfs, "share/husk"),
-    ] {
-        let dir = prefix.join(dir);
-        fs::create_dir_all(&dir)?;
-        let to = dir.join(from.file_name().context("a file has no name")?);
-        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-    }
-    Ok(prefix.join("bin"))
 }

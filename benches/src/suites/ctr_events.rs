@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{ctr::Containerd, process::Running};
+use super::{containerd::Containerd, process::Running};
 
 /// The events of a task that is run to its end, in order, and what they end.
 const STAGES: [(&str, &str); 4] = [

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{containers::stages, ctr::Containerd, process::timed};
+use super::{containerd::Containerd, containers::stages, process::timed};
 use crate::{
     measure::{Round, Subject},
     plan::Plan,

@@ -160,7 +160,9 @@ impl FromStr for RestartArg {
                 RestartPolicy::OnFailure(Some(count).filter(|count| *count > 0))
             }
             ("no" | "always" | "unless-stopped", _) => {
-                return Err("maximum retry count cannot be used with restart policy other than on-failure".into());
+                return Err(
+                    "maximum retry count cannot be used with restart policy other than on-failure".into()
+                );
             }
             _ => {
                 return Err(format!(

@@ -2,10 +2,12 @@
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use husk_base::atomic::{self, Durable};
 
 use crate::{
     args::{ContainerdArgs, ContainerdCommand},
@@ -51,7 +53,7 @@ fn edit(
         output::print_line(&format!("{}: nothing to do", path.display()))?;
         return Ok(());
     }
-    write(path, &changed).with_context(|| format!("cannot write {}", path.display()))?;
+    write(path, &changed)?;
     output::print_line(&format!("{}: changed; now run `systemctl restart {service}`", path.display()))?;
     Ok(())
 }
@@ -59,23 +61,11 @@ fn edit(
 /// Replaces a file as a whole. What a symbolic link leads to is replaced, not the link; the mode is kept.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let path: PathBuf = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { bail!("it is no file") };
-    fs::create_dir_all(dir)?;
-    let fresh = dir.join(format!(".{}.husk", name.to_string_lossy()));
-    let replaced = (|| {
-        fs::write(&fresh, text)?;
-        if let Ok(metadata) = fs::metadata(&path) {
-            fs::set_permissions(&fresh, metadata.permissions())?;
-        }
-        fs::File::open(&fresh)?.sync_all()?;
-        fs::rename(&fresh, &path)
-    })();
-    if replaced.is_err() {
-        // The reason counts.
-        let _ = fs::remove_file(&fresh);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    replaced?;
-    Ok(())
+    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode());
+    Ok(atomic::replace(&path, text.as_bytes(), mode, Durable::Yes)?)
 }
 
 #[cfg(test)]

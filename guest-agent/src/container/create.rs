@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use husk_base::chain;
 use husk_protocol::agent::{BlockDevice, RootFs};
 use libcontainer::{
     container::{Container, ContainerStatus, builder::ContainerBuilder},
@@ -211,16 +212,5 @@ fn logged(mut failure: Failure, log: io::Result<ErrorLog>) -> Failure {
 
 /// An error of libcontainer's with everything that caused it, on one line.
 fn failure(what: &str, error: &dyn Error) -> Failure {
-    let mut message = format!("{what}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Transparent errors repeat their source.
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        cause = error.source();
-    }
-    Failure::internal(message)
+    Failure::internal(format!("{what}: {}", chain::text(error)))
 }

@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use husk_base::atomic::sync_directory;
+use husk_base::lock::{is_still_at, lock_with};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
-use super::layout::sync_dir;
 use crate::{Digest, Error, Result};
 
 /// A blob being written: its file is locked, so that no other process writes the same. Dropping it keeps what is
@@ -31,7 +31,9 @@ impl Ingest {
     /// lease. `None` means that the blob is there.
     pub(crate) fn open(store: &Store, digest: &Digest, size: u64) -> Result<Option<Self>> {
         let path = store.ingest_dir().join(digest.hex());
-        let file = lock_file(&path).map_err(Error::store_write(&store.root, &path))?;
+        let mut options = File::options();
+        options.create(true).truncate(false).read(true).write(true);
+        let file = lock_with(&path, &options).map_err(Error::in_store(&store.root))?;
         let ingest = Self {
             store: store.clone(),
             digest: digest.clone(),
@@ -153,7 +155,7 @@ impl Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         // After a commit the name is gone already. The lock is still held, so this is nobody else's file.
-        if self.written == 0 && self.file.metadata().is_ok_and(|m| is_at(&m, &self.path)) {
+        if self.written == 0 && is_still_at(&self.file, &self.path).is_ok_and(|is_at| is_at) {
             self.remove_file();
         }
     }
@@ -163,22 +165,6 @@ impl Drop for Ingest {
 pub(super) fn place(store: &Store, from: &Path, digest: &Digest) -> Result<()> {
     let to = store.blob_path(digest);
     fs::rename(from, &to)
-        .and_then(|()| sync_dir(&store.root.join("blobs/sha256")))
+        .and_then(|()| sync_directory(&store.root.join("blobs/sha256")))
         .map_err(Error::store_write(&store.root, &to))
-}
-
-/// Opens and locks a file that others rename or remove while they hold its lock.
-fn lock_file(path: &Path) -> io::Result<File> {
-    loop {
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
-        file.lock()?;
-        if is_at(&file.metadata()?, path) {
-            return Ok(file);
-        }
-    }
-}
-
-/// Whether the file is still the one at `path`.
-pub(super) fn is_at(file: &fs::Metadata, path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (file.dev(), file.ino()))
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 
+use husk_base::json_file::{self, JsonFileError};
+use husk_base::lock::lock_file;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -77,14 +78,7 @@ pub(crate) struct StoreLock {
 impl Store {
     /// Takes the lock that guards `index.json` and the removal of blobs. Held for moments only.
     pub(crate) fn lock(&self) -> Result<StoreLock> {
-        let path = self.root.join("index.lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::store_write(&self.root, &path))?;
-        file.lock().map_err(Error::io("lock", &path))?;
+        let file = lock_file(&self.root.join("index.lock")).map_err(Error::in_store(&self.root))?;
         Ok(StoreLock { _file: file })
     }
 
@@ -156,20 +150,11 @@ impl Store {
         self.write_records(&records)
     }
 
-    /// Writes a file beside the old one and puts it in its place. The caller holds the lock.
+    /// Replaces a file as a whole. The caller holds the lock.
     fn replace(&self, name: &str, content: &impl Serialize) -> Result<()> {
-        let (path, new) = (self.root.join(name), self.root.join(format!("{name}.new")));
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec(content)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_dir(&self.root)
-        };
-        write().map_err(|error| {
-            // Best effort: it would be overwritten next time anyway.
-            let _ = fs::remove_file(&new);
-            Error::store_write(&self.root, &path)(error)
+        json_file::write_durable(&self.root.join(name), content).map_err(|error| match error {
+            JsonFileError::Io(error) => Error::in_store(&self.root)(error),
+            error => Error::Index(error),
         })
     }
 }
@@ -183,11 +168,6 @@ fn drop_superfluous(records: &mut Vec<Record>) {
         r.reference.is_some()
             || (!named.contains(&r.manifest_digest) && nameless.insert(r.manifest_digest.clone()))
     });
-}
-
-/// Makes renames and removals in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 impl EntryJson {

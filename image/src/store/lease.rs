@@ -8,6 +8,8 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use husk_base::atomic;
+
 use super::Store;
 use crate::digest::is_hex64;
 use crate::{Digest, Error, Result};
@@ -54,6 +56,7 @@ impl Store {
     /// Removes what dead processes left: leases, load directories, and broken-off downloads that are old. The caller
     /// holds the store's lock.
     pub(super) fn sweep(&self) -> Result<()> {
+        atomic::sweep(&self.root);
         let dir = self.ingest_dir();
         for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))?.flatten() {
             let path = entry.path();

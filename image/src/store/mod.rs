@@ -9,7 +9,8 @@
 //! ingest/load-*         directory of a load under way, flocked
 //! ingest/lease-*        digests that a running pull or load needs, flocked by it: not to be collected
 //! ```
-//! A process that dies leaves nothing but files under `ingest/` whose locks are free: others resume or remove them.
+//! A process that dies leaves nothing but files under `ingest/` whose locks are free, and a temporary file beside `index.json`:
+//! others resume or remove them.
 
 mod ingest;
 mod layout;
@@ -19,10 +20,11 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use husk_base::dirs::make_private_dir;
 
 pub(crate) use ingest::Ingest;
 pub(crate) use layout::Record;
@@ -191,16 +193,13 @@ impl Store {
     }
 
     fn create(&self) -> Result<()> {
-        let make = |path: &Path| {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("make", path))
-        };
-        make(&self.root)?;
+        make_private_dir(&self.root)?;
         let _lock = self.lock()?;
         if self.check_version()? {
             return Ok(());
         }
-        make(&self.root.join("blobs/sha256"))?;
-        make(&self.ingest_dir())?;
+        make_private_dir(&self.root.join("blobs/sha256"))?;
+        make_private_dir(&self.ingest_dir())?;
         if !self.root.join("index.json").exists() {
             self.write_records(&[])?;
         }

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::fs;
 
-use super::layout::{Record, sync_dir};
+use husk_base::atomic::sync_directory;
+
+use super::layout::Record;
 use super::{Found, Store, resolve};
 use crate::digest::is_hex64;
 use crate::{Digest, Error, Reference, Result};
@@ -82,7 +84,7 @@ impl Store {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             freed += size;
         }
-        sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        sync_directory(&dir).map_err(Error::io("sync", &dir))?;
         Ok(freed)
     }
 }

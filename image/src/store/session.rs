@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
+use husk_base::lock::is_still_at;
 use sha2::{Digest as _, Sha256};
 
 use super::Lease;
 use super::Store;
-use super::ingest::{is_at, place};
+use super::ingest::place;
 use super::lease::unique_name;
 use crate::{Digest, Error, Result};
 
@@ -39,7 +40,7 @@ impl Session {
             // A sweep may come between; then the directory is gone, and another is made.
             let Ok(lock) = File::open(&dir) else { continue };
             lock.lock().map_err(Error::io("lock", &dir))?;
-            if lock.metadata().is_ok_and(|m| is_at(&m, &dir)) {
+            if is_still_at(&lock, &dir)? {
                 return Ok(Self { store: store.clone(), dir, _lock: lock, count: 0 });
             }
         }

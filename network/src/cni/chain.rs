@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use husk_base::atomic;
 use serde_json::{Value, json};
 
 use super::{
@@ -102,17 +103,16 @@ impl Cni {
     /// When the records can't be listed.
     pub async fn repair(&self, alive: impl Fn(&str) -> bool) -> Result<Vec<Error>> {
         let mut failures = Vec::new();
+        atomic::sweep(&self.record_dir);
         for (id, path) in Record::list(&self.record_dir)? {
             if alive(&id) {
                 continue;
             }
-            let undone = if Record::is_whole(&path) {
-                match Record::read(&path) {
-                    Ok(record) => self.undo(&record).await,
-                    Err(error) => Err(error),
-                }
-            } else {
-                std::fs::remove_file(&path).map_err(Error::io("remove", &path))
+            let undone = match Record::read(&path) {
+                Ok(Some(record)) => self.undo(&record).await,
+                // Another process has undone it.
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
             };
             failures.extend(undone.err());
         }

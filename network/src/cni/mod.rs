@@ -13,6 +13,8 @@ mod runtime;
 
 use std::{io, path::PathBuf};
 
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError};
+
 pub use chain::{Attachment, Cni};
 pub use config::NetworkConfig;
 pub use result::{Dns, PluginError};
@@ -43,16 +45,14 @@ pub enum Error {
         reason: String,
     },
     /// A file operation failed.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The folder of the records can't be made, or belongs to somebody else.
+    #[error(transparent)]
+    Directory(#[from] PrivateDirError),
+    /// A record can't be read or written.
+    #[error(transparent)]
+    Record(#[from] JsonFileError),
     /// A plugin's program is not there.
     #[error(
         "the CNI plugin {plugin} is not in {}: install it (Debian: containernetworking-plugins)",
@@ -135,7 +135,8 @@ pub enum Error {
 
 impl Error {
     fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what, path: path.into(), source }
+        let error = IoError::of(what, path);
+        move |source: io::Error| Self::Io(error(source))
     }
 }
 

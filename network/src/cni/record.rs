@@ -1,18 +1,17 @@
 //! Records of attachments on disk: all that it takes to undo one.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use husk_base::{dirs::make_private_dir, json_file};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Error, NetworkConfig, Result, Runtime};
 
 const ENDING: &str = "json";
-const MAX_BYTES: u64 = 16 << 20;
 
 /// A container's place in a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,29 +33,16 @@ impl Record {
     /// # Errors
     /// When the folder can't be written to.
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        let path = Self::path(dir, &self.runtime);
-        let temporary = path.with_extension("tmp");
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(dir)?;
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec(self)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(Error::io("write", &path))
+        make_private_dir(dir)?;
+        Ok(json_file::write_durable(&Self::path(dir, &self.runtime), self)?)
     }
 
-    /// Reads one.
+    /// Reads one; `None` if it is gone.
     ///
     /// # Errors
     /// When it can't be read, or is not what we wrote.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let read = || -> io::Result<Self> {
-            let mut text = Vec::new();
-            File::open(path)?.take(MAX_BYTES).read_to_end(&mut text)?;
-            Ok(serde_json::from_slice(&text)?)
-        };
-        read().map_err(Error::io("read", path))
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        Ok(json_file::read(path)?)
     }
 
     /// Removes it; it is no error that it is not there.
@@ -71,8 +57,7 @@ impl Record {
         }
     }
 
-    /// The records in a folder: container id and path. A path for which [`is_whole`](Self::is_whole) is false was never
-    /// written to its end, so its ADD never began.
+    /// The records in a folder: container id and path.
     ///
     /// # Errors
     /// When the folder can't be read.
@@ -92,10 +77,5 @@ impl Record {
         }
         records.sort();
         Ok(records)
-    }
-
-    /// Whether a path is a record, and not the beginning of one.
-    pub(super) fn is_whole(path: &Path) -> bool {
-        path.extension().is_some_and(|ending| ending == ENDING)
     }
 }

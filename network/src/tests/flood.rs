@@ -14,7 +14,7 @@ use super::{
     namespace::{Namespace, ip, shell},
     networks, request,
 };
-use crate::mac::Mac;
+use husk_base::Mac;
 
 const VNET_HEADER: [u8; 10] = [0; 10];
 /// More than the host's tables take without complaint.

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use husk_network::Definition;
-use husk_protocol::agent;
+use husk_network::{Definition, nic::Interface};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -27,16 +26,15 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// That of an interface on a network of husk's own, or on another.
-    pub(super) fn of(interface: &agent::Interface, network: Option<&Definition>) -> Self {
-        let addresses = interface.addresses.iter().filter_map(|address| address.prefix.parse().ok());
-        let routes = interface.routes.iter().filter(|route| route.destination.is_empty());
+    pub(super) fn of(interface: &Interface, network: Option<&Definition>) -> Self {
+        let defaults = interface.routes.iter().filter(|route| route.destination.prefix_len() == 0);
         Self {
             network: network.map(|network| network.name.clone()).unwrap_or_default(),
             network_id: network.map(|network| network.id.clone()).unwrap_or_default(),
             interface: interface.name.clone(),
-            mac: interface.mac.clone(),
-            addresses: addresses.collect(),
-            gateways: routes.filter_map(|route| route.gateway.parse().ok()).collect(),
+            mac: interface.mac.to_string(),
+            addresses: interface.addresses.iter().map(|address| address.ip).collect(),
+            gateways: defaults.filter_map(|route| route.gateway).collect(),
         }
     }
 }

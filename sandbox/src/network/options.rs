@@ -5,8 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use husk_base::Mac;
 use husk_network::{
-    Mac,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
     publish::{PortRequest, spec},
 };
@@ -26,8 +26,8 @@ pub enum NetworkMode {
     Cni(Vec<String>),
     /// Whatever a network namespace has that somebody else prepared.
     Namespace(PathBuf),
-    /// What pasta has put into husk's own namespace. It delivers what the host itself sends to these published ports to the
-    /// namespace's loopback address.
+    /// What pasta has put into husk's own namespace. It delivers what the host itself sends to these
+    /// published ports to the namespace's loopback address.
     Pasta(Vec<u16>),
 }
 

@@ -3,8 +3,9 @@
 use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
-    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ListProcessesResponse, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest, root_fs::Root,
+    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ListProcessesResponse, ProcessRef,
+    ProcessResponse, ResizeTtyRequest, RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
+    root_fs::Root,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
@@ -36,7 +37,8 @@ impl Pod {
         let ContainerRequest { id, spec, rootfs, pids, stdio, own } = request;
         let pids = self.pid_namespace(&pids)?;
         let oom_score = spec.process().as_ref().and_then(Process::oom_score_adj);
-        let spec::Guest { mut spec, binds, blocks, shared_memory } = spec::for_guest(spec, &id, pids, own.is_some())?;
+        let spec::Guest { mut spec, binds, blocks, shared_memory } =
+            spec::for_guest(spec, &id, pids, own.is_some())?;
         {
             let mut members = self.members();
             if members.contains_key(&id) {

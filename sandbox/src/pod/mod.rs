@@ -31,8 +31,8 @@ use std::{
     time::Duration,
 };
 
-pub use husk_protocol::agent::{DiskStats, StatsResponse};
 use husk_network::publish::PortMapping;
+pub use husk_protocol::agent::{DiskStats, StatsResponse};
 use husk_protocol::{
     agent::{Empty, SetupSandboxRequest},
     cgroup,
@@ -48,7 +48,13 @@ pub use self::options::{
     PodNetwork, PodOptions, ProcessInfo, RootfsSource, StdioFlags,
 };
 pub use self::share::RootView;
-use self::{disks::{AtStart, Disks}, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
+use self::{
+    disks::{AtStart, Disks},
+    jailed::Jailed,
+    processes::Processes,
+    share::Share,
+    streams::Hub,
+};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
@@ -391,7 +397,8 @@ fn check(options: &PodOptions) -> Result<()> {
     let invalid = |text: String| Err(Error::InvalidOption(text));
     if options.shares && !privilege::is_root() {
         return invalid(
-            "directories of the host take root: they are served by a process that gives them to any user".into(),
+            "directories of the host take root: they are served by a process that gives them to any user"
+                .into(),
         );
     }
     if !(1..=32).contains(&options.vcpus) {

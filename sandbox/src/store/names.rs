@@ -19,9 +19,9 @@ const ADJECTIVES: [&str; 48] = [
 const NOUNS: [&str; 48] = [
     "acorn", "almond", "apple", "barley", "bean", "beech", "birch", "cedar", "chestnut", "clover", "cocoa",
     "corn", "date", "elm", "fern", "fig", "flax", "grain", "hazel", "hemp", "hickory", "kernel", "larch",
-    "laurel", "lentil", "linden", "lupin", "maize", "maple", "millet", "nutmeg", "oak", "oat", "olive", "pea",
-    "pecan", "pine", "plum", "poppy", "quinoa", "rice", "rowan", "rye", "seed", "sorrel", "spelt", "walnut",
-    "wheat",
+    "laurel", "lentil", "linden", "lupin", "maize", "maple", "millet", "nutmeg", "oak", "oat", "olive",
+    "pea", "pecan", "pine", "plum", "poppy", "quinoa", "rice", "rowan", "rye", "seed", "sorrel", "spelt",
+    "walnut", "wheat",
 ];
 
 impl Store {
@@ -30,7 +30,11 @@ impl Store {
         let digits = |at: usize| id.get(at..at + 4).and_then(|four| usize::from_str_radix(four, 16).ok());
         let pick = |words: &[&'static str; 48], at| words[digits(at).unwrap_or_default() % words.len()];
         let name = format!("{}_{}", pick(&ADJECTIVES, 8), pick(&NOUNS, 12));
-        if self.owner_of(&name).is_none() { name } else { format!("{name}{}", digits(16).unwrap_or_default()) }
+        if self.owner_of(&name).is_none() {
+            name
+        } else {
+            format!("{name}{}", digits(16).unwrap_or_default())
+        }
     }
 
     /// The id of the container that has this name.

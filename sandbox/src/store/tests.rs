@@ -151,7 +151,10 @@ fn records_that_can_not_be_read_are_told_and_hide_no_others() {
         home.store.remove(&config.id).unwrap();
         assert!(!home.store.dir(&config.id).exists());
     }
-    assert_eq!(fs::read_dir(&home.store.names).unwrap().flatten().filter(|e| e.path().is_symlink()).count(), 1);
+    assert_eq!(
+        fs::read_dir(&home.store.names).unwrap().flatten().filter(|e| e.path().is_symlink()).count(),
+        1
+    );
 }
 
 #[test]

@@ -145,7 +145,8 @@ impl Tasks {
         let named = join::path(spec, LinuxNamespaceType::Pid).as_deref().and_then(join::number);
         let Some(pid) = named else { return PidNamespace::Own };
         let containers = self.containers();
-        let owner = containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.own.pid == pid));
+        let owner =
+            containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.own.pid == pid));
         match owner {
             Some(id) if containers.get(id).is_ok_and(|owner| owner.own.is_sandbox()) => PidNamespace::Pod,
             Some(id) => PidNamespace::OfContainer(id.to_owned()),

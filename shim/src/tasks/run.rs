@@ -219,7 +219,8 @@ impl Tasks {
             let mut containers = self.containers();
             containers.get(id)?;
             // As runc's shim: this is not "not found".
-            let process = containers.process_mut(id, exec_id).map_err(|error| Error::State(error.to_string()))?;
+            let process =
+                containers.process_mut(id, exec_id).map_err(|error| Error::State(error.to_string()))?;
             process.own.stdin_closed = true;
         }
         if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), exec_id.to_owned())) {

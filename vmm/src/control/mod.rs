@@ -3,7 +3,7 @@
 //! | ask | answer |
 //! |---|---|
 //! | `{"op":"state"}` | `{"ok":{...}}` with a [`State`] |
-//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::metrics::Counters`] |
+//! | `{"op":"metrics"}` | `{"ok":{...}}` with [`crate::counters::Counters`] |
 //! | `{"op":"metrics","format":"prometheus"}` | `{"ok":"..."}` with the same as [Prometheus text](crate::metrics::prometheus) |
 //! | `{"op":"pause"}` | `{"ok":{}}` when no vCPU runs any more |
 //! | `{"op":"resume"}` | `{"ok":{}}` |
@@ -14,6 +14,7 @@
 //! | `{"op":"attach_disk","id":"data","path":"/p","read_only":false}`, also with a `limit` | `{"ok":{"slot":"spare0","device":"4K@0xd0002000:7"}}`: the slot has a disk with this serial number now |
 //! | `{"op":"detach_disk","id":"data"}` | `{"ok":{}}` when the disk's file is closed |
 //! | `{"op":"set_disk_limit","id":"data","limit":{...}}` | `{"ok":{}}` |
+//! | `{"op":"retry_disks"}` | `{"ok":{}}`, and all disks that wait for room on the host's file system try again at once |
 //! | `{"op":"shutdown"}` | `{"ok":{}}`, and the VM ends at once |
 //!
 //! What is wrong is answered with `{"error":"..."}`. Instead of naming a disk's path, an open descriptor of it may be passed
@@ -22,9 +23,10 @@
 
 use std::path::PathBuf;
 
+use husk_base::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::MacAddress, rate_limit::RateLimit};
+use crate::rate_limit::RateLimit;
 
 mod receive;
 mod server;
@@ -78,7 +80,7 @@ pub enum Request {
         /// What it is called, as of [`crate::config::NetConfig`]; so for all others.
         id: String,
         /// The guest's address.
-        mac: MacAddress,
+        mac: Mac,
         /// Most bytes of a packet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mtu: Option<u16>,
@@ -114,6 +116,8 @@ pub enum Request {
         /// No limit where it has none.
         limit: RateLimit,
     },
+    /// Have all disks that wait for room on the host's file system try again at once.
+    RetryDisks {},
     /// End the VM at once.
     Shutdown {},
 }
@@ -179,6 +183,37 @@ pub struct State {
     pub configured_ns: u64,
     /// When the first vCPU entered the guest; 0 before that.
     pub first_instruction_ns: u64,
+    /// The disks that wait for room on the host's file system, in the order of their slots.
+    #[serde(default)]
+    pub stalled_disks: Vec<StalledDisk>,
+}
+
+/// A disk that waits: the guest's requests to write stay unanswered until the host has room for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StalledDisk {
+    /// Its id.
+    pub id: String,
+    /// What it waits for.
+    pub reason: StallReason,
+}
+
+/// Why the host's file system has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StallReason {
+    /// It is full.
+    NoSpace,
+    /// The quota of the VMM's user or of the directory is used up.
+    Quota,
+}
+
+impl std::fmt::Display for StallReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoSpace => "no space left on its host file system",
+            Self::Quota => "the quota on its host file system is used up",
+        })
+    }
 }
 
 #[cfg(test)]

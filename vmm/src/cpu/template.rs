@@ -6,8 +6,27 @@
 
 use kvm_bindings::CpuId;
 
+use serde::{Deserialize, Serialize};
+
 use super::policy::Register::{self, Eax, Ebx, Ecx, Edx};
-use crate::config::CpuTemplate;
+
+/// The CPU that the guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CpuTemplate {
+    /// What the host has, as far as KVM supports it and [`super::policy`] lets it through.
+    #[default]
+    #[serde(rename = "host")]
+    Host,
+    /// The instructions of the x86-64 psABI's second level.
+    #[serde(rename = "x86-64-v2")]
+    V2,
+    /// Of its third level: AVX2.
+    #[serde(rename = "x86-64-v3")]
+    V3,
+    /// Of its fourth level: AVX-512.
+    #[serde(rename = "x86-64-v4")]
+    V4,
+}
 
 /// The host can't be what a template promises.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

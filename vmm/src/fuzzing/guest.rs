@@ -4,7 +4,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::Input;
+use super::input::Input;
 use crate::virtio::{Activation, ActiveQueue, Interrupt};
 
 /// Descriptor flags (virtio 1.2, section 2.7.5).

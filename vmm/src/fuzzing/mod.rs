@@ -3,16 +3,13 @@
 //! what they are for.
 //!
 //! To add a device: a `fuzz.rs` in its folder with `run` and `seeds`, a line in [`TARGETS`], and a target of that name in
-//! `vmm/fuzz/`. `run` takes a [`Guest`], gives its queues to the device, and serves them whenever the guest says so.
+//! `vmm/fuzz/`. `run` takes a [`Guest`](guest::Guest), gives its queues to the device, and serves them whenever the guest says so.
 
 use std::path::Path;
 
 mod config;
-mod guest;
-mod input;
-
-pub(crate) use guest::{Guest, INDIRECT, NEXT, Script, Step, WRITE, buffer};
-pub(crate) use input::Input;
+pub(crate) mod guest;
+pub(crate) mod input;
 
 /// Something that hostile bytes reach.
 #[derive(Debug, Clone, Copy)]

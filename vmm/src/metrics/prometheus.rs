@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 /// All samples of a metric: its type, and lines that begin with what follows its name.
 type Families = BTreeMap<String, (&'static str, Vec<String>)>;
 
-/// Renders the JSON form of [`Counters`](super::Counters).
+/// Renders the JSON form of [`Counters`](crate::counters::Counters).
 pub fn render(counters: &Value) -> String {
     let mut families = Families::new();
     for (group, value) in counters.as_object().into_iter().flatten() {

@@ -3,6 +3,7 @@
 //! Nothing in an archive makes this reader keep more than a few MiB. Where formats leave room, it reads an archive as
 //! Go's `archive/tar` (that is, containerd and Docker) does.
 
+mod decimal;
 mod header;
 mod pax;
 mod reader;

@@ -2,8 +2,7 @@
 
 use rustix::fs::Timespec;
 
-use super::TarError;
-use super::sparse::MAX_SEGMENTS;
+use super::{TarError, decimal::decimal, sparse::MAX_SEGMENTS};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -112,21 +111,6 @@ fn text(value: &[u8]) -> Result<Option<Vec<u8>>, TarError> {
         }
         Ok(value.to_vec())
     })
-}
-
-/// Decimal digits, up to what a file offset can hold.
-pub(super) fn decimal(digits: &[u8]) -> Result<u64, TarError> {
-    const BAD: TarError = TarError::Malformed("a number in a pax record is not one");
-    if digits.is_empty() {
-        return Err(BAD);
-    }
-    let value = digits.iter().try_fold(0i64, |value, digit| match digit {
-        b'0'..=b'9' => {
-            value.checked_mul(10).and_then(|value| value.checked_add(i64::from(digit - b'0'))).ok_or(BAD)
-        }
-        _ => Err(BAD),
-    });
-    value.map(i64::unsigned_abs)
 }
 
 fn integer(value: &[u8]) -> Result<i64, TarError> {

@@ -1,6 +1,6 @@
 //! Maps of sparse files (GNU tar manual, "Storing Sparse Files").
 
-use super::{TarError, header};
+use super::{TarError, decimal::decimal, header};
 
 /// Longest map accepted, in segments.
 pub(super) const MAX_SEGMENTS: usize = 1 << 17;
@@ -75,7 +75,7 @@ impl TextMap {
                 self.digits.push(*byte);
                 continue;
             }
-            let number = super::pax::decimal(&self.digits)?;
+            let number = decimal(&self.digits)?;
             self.digits.clear();
             match &mut self.left {
                 None => {

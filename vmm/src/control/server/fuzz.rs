@@ -46,7 +46,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let all = concat!(
         "{\"op\":\"state\"}\n{\"op\":\"metrics\"}\n{\"op\":\"metrics\",\"format\":\"prometheus\"}\n",
         "{\"op\":\"attach_net\",\"id\":\"e\",\"mac\":\"02:00:00:00:00:01\",\"mtu\":1400,\"limit_rx\":{}}\n",
-        "{\"op\":\"pause\"}\n{\"op\":\"resume\"}\n{\"op\":\"shutdown\"}\n"
+        "{\"op\":\"pause\"}\n{\"op\":\"resume\"}\n{\"op\":\"retry_disks\"}\n{\"op\":\"shutdown\"}\n"
     );
     vec![all.into(), b"\n\xff\n{\"op\":\"state\",\"x\":1}\n{\"op\":\"state\"}\n{\"op\"".to_vec()]
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::BalloonConfig,
-    fuzzing::{Guest, NEXT, Script, Step, WRITE, buffer},
+    fuzzing::guest::{Guest, NEXT, Script, Step, WRITE, buffer},
 };
 
 const ROLES: [Role; 4] = [Role::Inflate, Role::Deflate, Role::Stats, Role::Reporting];

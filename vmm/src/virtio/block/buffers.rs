@@ -6,6 +6,9 @@ use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
 use crate::virtio::segments::Buffer;
 
+/// A sector of zeros.
+pub(super) const ZEROS: [u8; 512] = [0; 512];
+
 /// Pieces of guest memory for data, and the byte for the status.
 #[derive(Debug)]
 pub(super) struct Buffers {
@@ -94,7 +97,7 @@ impl Buffers {
     pub(super) fn fill_with_zeros(&self) {
         for vector in self.data() {
             let piece = slice(vector);
-            piece.copy_from(&super::disk::ZEROS[..piece.len().min(super::disk::ZEROS.len())]);
+            piece.copy_from(&ZEROS[..piece.len().min(ZEROS.len())]);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The file behind a disk. Its format is always raw.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom},
@@ -10,17 +11,19 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
+        Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
 };
 
-use super::buffers::Buffers;
+use super::{
+    buffers::{Buffers, ZEROS},
+    kind::Kind,
+};
 
 /// Bytes of a sector, the unit of all requests.
 pub(super) const SECTOR: u64 = ZEROS.len() as u64;
-/// A sector of zeros.
-pub(super) const ZEROS: [u8; 512] = [0; 512];
 /// Bytes of a piece in which zeros are written to files that can't be told to be zero.
 const ZERO_PIECE: usize = 64 << 10;
 
@@ -78,6 +81,8 @@ pub(super) struct Disk {
     tells_waits: AtomicBool,
     /// Whether a flush has failed.
     lost_writes: AtomicBool,
+    /// What failed, and with which error of the host's.
+    seen_errors: Mutex<BTreeSet<(&'static str, Option<i32>)>>,
     _closed: Sender<Infallible>,
 }
 
@@ -118,8 +123,9 @@ impl Disk {
             return Err(DiskError::Length { path, len });
         }
         let (closed, receiver) = channel();
-        let (tells_waits, lost_writes) = (AtomicBool::new(true), AtomicBool::new(false));
-        Ok((Self { file, len, read_only, tells_waits, lost_writes, _closed: closed }, receiver))
+        let tells_waits = AtomicBool::new(true);
+        let (lost_writes, seen_errors) = Default::default();
+        Ok((Self { file, len, read_only, tells_waits, lost_writes, seen_errors, _closed: closed }, receiver))
     }
 
     #[cfg(test)]
@@ -177,17 +183,18 @@ impl Disk {
         }
     }
 
-    /// Writes `buffers` to the disk; `durable`: it is on stable storage when this returns.
+    /// Writes `buffers` to the disk; `durable`: it is on stable storage when this returns. `buffers` and `offset` move on by
+    /// what was written, so that the rest can be written later.
     ///
     /// # Errors
     /// When the file can't be written.
-    pub(super) fn write(&self, buffers: &mut Buffers, mut offset: u64, durable: bool) -> io::Result<()> {
+    pub(super) fn write(&self, buffers: &mut Buffers, offset: &mut u64, durable: bool) -> io::Result<()> {
         while !buffers.is_done() {
-            let count = self.transfer(buffers, offset, Transfer::Write { durable })?;
+            let count = self.transfer(buffers, *offset, Transfer::Write { durable })?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            offset += count as u64;
+            *offset += count as u64;
             buffers.advance(count);
         }
         Ok(())
@@ -202,16 +209,23 @@ impl Disk {
     }
 
     /// Takes note of how a flush ended. The kernel tells of a write that it lost only once, and then takes the page for
-    /// clean. So after one failure no flush succeeds any more.
+    /// clean. So after one failure no flush succeeds any more, and none is tried again, whatever its reason was: the error
+    /// has no number.
     pub(super) fn flushed(&self, result: io::Result<()>) -> io::Result<()> {
-        if result.is_err() {
+        if let Err(error) = result {
             self.lost_writes.store(true, Ordering::Relaxed);
+            return Err(io::Error::other(format!("the host may have lost what was written: {error}")));
         }
         if self.lost_writes.load(Ordering::Relaxed) {
-            result.and(Err(io::ErrorKind::Other.into()))
-        } else {
-            result
+            return Err(io::Error::other("an earlier flush failed"));
         }
+        Ok(())
+    }
+
+    /// Whether the host's file has not ended a request of this kind with this error before.
+    pub(super) fn is_new_error(&self, kind: Kind, error: &io::Error) -> bool {
+        let mut seen = self.seen_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert((kind.verb(), error.raw_os_error()))
     }
 
     /// Gives a range back to the host, if it takes it: the driver expects nothing of what it reads there.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::is_disk_id,
-    control::Attached,
+    control::{Attached, StalledDisk},
     rate_limit::{RateLimit, RateLimitError},
     time::monotonic_ns,
 };
@@ -152,6 +152,18 @@ impl Disks {
         limit.validate()?;
         self.find(id)?.slot.limiter.update(limit, monotonic_ns());
         Ok(())
+    }
+
+    /// The disks that wait for room on the host's file system.
+    pub fn stalled(&self) -> Vec<StalledDisk> {
+        let stalled =
+            |entry: &Entry| Some(StalledDisk { id: entry.id.clone()?, reason: entry.slot.room.stalled()? });
+        self.slots.iter().filter_map(stalled).collect()
+    }
+
+    /// Has all disks that wait for room try again at once.
+    pub fn retry(&self) {
+        self.slots.iter().for_each(|entry| entry.slot.room.ask());
     }
 
     fn find(&mut self, id: &str) -> Result<&mut Entry, DisksError> {

@@ -4,12 +4,10 @@
 use std::{io, os::fd::RawFd};
 
 use super::{
-    request::{Job, Kind},
+    job::{Done, Job, in_place},
+    kind::Kind,
     ring::Ring,
 };
-
-/// Most requests in flight on a queue.
-pub(super) const MAX_IN_FLIGHT: usize = super::QUEUE_SIZE as usize;
 
 /// How a queue's requests are carried out.
 #[derive(Debug)]
@@ -18,15 +16,6 @@ pub(super) enum Engine {
     InPlace,
     /// Many at a time.
     Ring(Box<Ring>),
-}
-
-/// A request that has ended.
-#[derive(Debug)]
-pub(super) struct Done {
-    /// The request.
-    pub(super) job: Job,
-    /// How it ended.
-    pub(super) result: io::Result<()>,
 }
 
 impl Engine {
@@ -100,20 +89,4 @@ impl Engine {
             ring.drain();
         }
     }
-}
-
-/// Carries out a request, or the rest of one, on this thread.
-pub(super) fn in_place(mut job: Job) -> Done {
-    let (disk, offset, len) = (&job.disk, job.offset, job.len);
-    let result = match job.kind {
-        Kind::Read => disk.read(&mut job.buffers, offset),
-        Kind::Write { durable } => disk.write(&mut job.buffers, offset, durable),
-        Kind::Flush => disk.flush(),
-        Kind::Discard => disk.discard(offset, len),
-        Kind::WriteZeroes { unmap, durable } => {
-            let written = disk.write_zeroes(offset, len, unmap);
-            if durable { written.and_then(|()| disk.flush()) } else { written }
-        }
-    };
-    Done { job, result }
 }

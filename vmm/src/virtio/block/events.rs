@@ -52,15 +52,8 @@ impl QueueThread {
         let engine = &mut *engine.lock().unwrap_or_else(PoisonError::into_inner);
         self.watch(stop, engine)?;
         self.active.queue.set_event_idx(self.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
-        let mut queue = BlockQueue {
-            mem: self.mem,
-            queue: self.active.queue,
-            slot: self.slot,
-            engine,
-            durable: self.features & (1 << VIRTIO_BLK_F_FLUSH) == 0,
-            throttled: false,
-            quick_flush: false,
-        };
+        let durable = self.features & (1 << VIRTIO_BLK_F_FLUSH) == 0;
+        let mut queue = BlockQueue::new(self.mem, self.active.queue, self.slot, engine, durable);
         let mut turns = Turns::default();
         loop {
             let Pass { next, notify, taken } = queue.pass(monotonic_ns())?;
@@ -72,12 +65,12 @@ impl QueueThread {
                 Next::Wait => -1,
                 Next::GoOn => 0,
                 Next::Retry => RETRY_MS,
-                Next::Throttled(wait) => {
+                Next::Throttled(wait) | Next::NoRoom(wait) => {
                     self.timer.reset(wait, None).map_err(io::Error::from)?;
                     -1
                 }
             };
-            let mut events = [EpollEvent::default(); 5];
+            let mut events = [EpollEvent::default(); 6];
             let count = match self.epoll.wait(timeout, &mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
@@ -90,13 +83,14 @@ impl QueueThread {
 
     fn watch(&self, stop: &EventFd, engine: &Engine) -> io::Result<()> {
         // An edge is reported for each write to an eventfd and for each expiry, so that nothing has to be read; the
-        // limiter's descriptor is watched by all queues' threads, of which none may take it from the others. A ring is
+        // limiter's and the room's descriptors are watched by all queues' threads, of which none may take it from the others. A ring is
         // readable as long as there is something in it, and each pass takes it all.
         let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
         let mut watched = vec![
             (self.active.kick.as_raw_fd(), edge, WAKE),
             (self.timer.as_raw_fd(), edge, WAKE),
             (self.slot.limiter.changed().as_raw_fd(), edge, WAKE),
+            (self.slot.room.ask_fd().as_raw_fd(), edge, WAKE),
             (stop.as_raw_fd(), EventSet::IN, STOP),
         ];
         watched.extend(engine.fd().map(|fd| (fd, EventSet::IN, WAKE)));

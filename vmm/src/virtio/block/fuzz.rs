@@ -23,7 +23,8 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    fuzzing::{Guest, INDIRECT, NEXT, Script, Step, WRITE, buffer},
+    config::WhenFull,
+    fuzzing::guest::{Guest, INDIRECT, NEXT, Script, Step, WRITE, buffer},
     rate_limit::RateLimit,
     virtio::ActiveQueue,
 };
@@ -51,19 +52,12 @@ pub(crate) fn run(data: &[u8]) -> usize {
     let (Some(mut guest), Some(fd), Some(kept)) = (Guest::new(data, 1), file(), file()) else { return 0 };
     let read_only = guest.features() & READ_ONLY != 0;
     let Ok(disk) = Disk::open(Source::Open(fd), read_only) else { return 0 };
-    let Ok(slot) = Slot::new("disk", Some(disk), RateLimit::default()) else { return 0 };
+    let Ok(slot) = Slot::new("disk", Some(disk), RateLimit::default(), WhenFull::default()) else { return 0 };
     let Some(Ok([active])) = guest.activation().map(|activation| ActiveQueue::all(activation.queues)) else {
         return 0;
     };
-    let mut queue = BlockQueue {
-        mem: Arc::new(guest.mem.clone()),
-        queue: active.queue,
-        slot: Arc::new(slot),
-        engine: &mut Engine::InPlace,
-        durable: false,
-        throttled: false,
-        quick_flush: false,
-    };
+    let engine = &mut Engine::InPlace;
+    let mut queue = BlockQueue::new(Arc::new(guest.mem.clone()), active.queue, Arc::new(slot), engine, false);
     queue.queue.set_event_idx(guest.features() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
     while let Some(step) = guest.next() {
         match step {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::request::Kind;
+use super::kind::Kind;
 use crate::metrics::{Counter, Histogram};
 
 /// What a disk counts.

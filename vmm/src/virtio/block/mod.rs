@@ -8,6 +8,7 @@
 //! | the guest changes a buffer during the transfer | data is never looked at; header and range are copied before they are checked |
 //! | a reset, or the disk's removal, while requests are in flight | both wait for them; each owns its memory and its file until then ([`ring`]) |
 //! | floods of requests, the same descriptors again and again | at most 256 in flight per queue, taken in batches; rate limits |
+//! | writes that fill the host's file system | they wait, and their queue with them, until there is room ([`room`]); none is lost, no thread waits with them, and the log has a bound |
 //! | a disk of zeros that costs the host gigabytes of writing | zeros are bounded per request, and count as bytes for the rate limit |
 //! | a ring whose memory is corrupted into asking the kernel for more than I/O | the kernel takes four operations from it and no others |
 
@@ -27,7 +28,11 @@ use virtio_bindings::{
 use vmm_sys_util::{epoll::Epoll, timerfd::TimerFd};
 
 use super::{ActivateError, Activation, VirtioDevice, Worker};
-use crate::{config::DiskConfig, jail::seccomp::Role, rate_limit::RateLimit};
+use crate::{
+    config::{DiskConfig, WhenFull},
+    jail::seccomp::Role,
+    rate_limit::RateLimit,
+};
 
 mod buffers;
 mod config_space;
@@ -37,10 +42,13 @@ mod engine;
 mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod job;
+mod kind;
 mod metrics;
 mod queue;
 mod request;
 mod ring;
+mod room;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -83,7 +91,7 @@ impl Block {
     /// When it can't be opened, or its length is no good.
     pub fn new(config: &DiskConfig) -> Result<Self, DiskError> {
         let disk = Disk::open(Source::Path(config.path.clone()), config.read_only)?;
-        let slot = Slot::new(&config.id, Some(disk), config.limit)?;
+        let slot = Slot::new(&config.id, Some(disk), config.limit, config.when_full)?;
         Ok(Self::with_slot(slot, &config.id, config.read_only, config.queues))
     }
 
@@ -92,7 +100,7 @@ impl Block {
     /// # Errors
     /// When no descriptors can be had.
     pub fn spare(name: &str) -> Result<Self, DiskError> {
-        let slot = Slot::new(name, None, RateLimit::default())?;
+        let slot = Slot::new(name, None, RateLimit::default(), WhenFull::default())?;
         Ok(Self::with_slot(slot, name, false, 1))
     }
 

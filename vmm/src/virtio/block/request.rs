@@ -13,6 +13,8 @@ use vm_memory::GuestMemoryMmap;
 use super::{
     buffers::{Buffers, Data},
     disk::{Disk, SECTOR},
+    job::Job,
+    kind::Kind,
     slot::Target,
 };
 use crate::virtio::{segments::Segments, serve::ServeError};
@@ -43,47 +45,6 @@ pub(super) struct Answered {
     pub(super) written: u32,
     /// Whether it was an error.
     pub(super) failed: bool,
-}
-
-/// A valid request, with all that its I/O needs.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// The chain that it came in.
-    pub(super) head: u16,
-    /// How many bytes of the guest's memory may be written.
-    pub(super) written: u32,
-    /// When it was taken from the queue, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub(super) taken_ns: u64,
-    /// Data and status.
-    pub(super) buffers: Buffers,
-    /// Where. Detaching a disk waits until no job has it any more.
-    pub(super) disk: Arc<Disk>,
-    /// What.
-    pub(super) kind: Kind,
-    /// The first byte of the disk that it is about.
-    pub(super) offset: u64,
-    /// How many bytes of the disk it is about.
-    pub(super) len: u64,
-}
-
-/// What a job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read,
-    Write { durable: bool },
-    Flush,
-    Discard,
-    WriteZeroes { unmap: bool, durable: bool },
-}
-
-impl Job {
-    /// The bytes that a rate limit counts. Zeros count, since the host may have to write them.
-    pub(super) fn limited_bytes(&self) -> u64 {
-        match self.kind {
-            Kind::Flush | Kind::Discard => 0,
-            Kind::Read | Kind::Write { .. } | Kind::WriteZeroes { .. } => self.len,
-        }
-    }
 }
 
 /// Why a request fails, as far as the driver may know.

@@ -17,9 +17,12 @@ use io_uring::{IoUring, opcode, register::Restriction, squeue, types};
 use super::{
     QUEUE_SIZE,
     disk::{DISCARD, zero_mode},
-    engine::{Done, MAX_IN_FLIGHT, in_place},
-    request::{Job, Kind},
+    job::{Done, Job, in_place},
+    kind::Kind,
 };
+
+/// Most requests in flight on a queue.
+pub(super) const MAX_IN_FLIGHT: usize = QUEUE_SIZE as usize;
 
 const ENTRIES: u32 = QUEUE_SIZE as u32;
 

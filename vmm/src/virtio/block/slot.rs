@@ -12,9 +12,10 @@ use std::{
 use super::{
     DiskCounters,
     disk::{Closed, Disk},
+    room::Room,
 };
 use crate::{
-    config::MAX_DISK_ID_LEN,
+    config::{MAX_DISK_ID_LEN, WhenFull},
     rate_limit::{RateLimit, RateLimiter},
     time::monotonic_ns,
     virtio::Interrupt,
@@ -31,6 +32,8 @@ pub(super) struct Slot {
     state: Mutex<State>,
     /// The limits of the disk that is there.
     pub(super) limiter: RateLimiter,
+    /// Whether the disk that is there waits for room.
+    pub(super) room: Room,
     /// What all its disks together count.
     pub(super) counters: Arc<DiskCounters>,
 }
@@ -62,7 +65,12 @@ impl Slot {
     ///
     /// # Errors
     /// When no eventfd can be had.
-    pub(super) fn new(name: &str, disk: Option<(Disk, Closed)>, limit: RateLimit) -> std::io::Result<Self> {
+    pub(super) fn new(
+        name: &str,
+        disk: Option<(Disk, Closed)>,
+        limit: RateLimit,
+        when_full: WhenFull,
+    ) -> std::io::Result<Self> {
         let name = id(name);
         let (disk, closed) = disk.unzip();
         let state = State {
@@ -76,6 +84,7 @@ impl Slot {
             name,
             state: Mutex::new(state),
             limiter: RateLimiter::new(limit, monotonic_ns())?,
+            room: Room::new(when_full)?,
             counters: Arc::default(),
         })
     }
@@ -87,6 +96,17 @@ impl Slot {
 
     pub(super) fn target(&self) -> Target {
         self.lock().target.clone()
+    }
+
+    /// Whether this disk is still there.
+    pub(super) fn has(&self, disk: &Arc<Disk>) -> bool {
+        self.lock().target.disk.as_ref().is_some_and(|there| Arc::ptr_eq(there, disk))
+    }
+
+    /// The disk's id, or the slot's name if there is no disk.
+    pub(super) fn id(&self) -> String {
+        let id = self.lock().target.id;
+        id.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect()
     }
 
     /// Capacity in sectors; none without a disk.
@@ -108,12 +128,17 @@ impl Slot {
         state.announce();
     }
 
-    /// Takes the disk away. Requests that have begun with it go on; all later ones fail.
+    /// Takes the disk away. Requests that have begun with it go on, but do not wait for room any more; all later ones
+    /// fail.
     pub(super) fn detach(&self) -> Option<Closing> {
-        let mut state = self.lock();
-        state.target = Target { disk: None, id: self.name };
-        state.announce();
-        state.closed.take().map(Closing)
+        let closed = {
+            let mut state = self.lock();
+            state.target = Target { disk: None, id: self.name };
+            state.announce();
+            state.closed.take()
+        };
+        self.room.ask();
+        closed.map(Closing)
     }
 
     /// The device runs, or does not any more.

@@ -13,7 +13,7 @@ use super::{
     super::{ActivateError, Activation, Interrupt, VirtioDevice},
     ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, MmioTransport,
 };
-use crate::fuzzing::Input;
+use crate::fuzzing::input::Input;
 
 const QUEUE_SIZES: [u16; 2] = [256, 16];
 const FEATURES: u64 = 1 << 3 | 1 << 28 | 1 << 40;

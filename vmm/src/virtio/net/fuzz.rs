@@ -17,7 +17,7 @@ use super::{
     tx::Transmitter,
 };
 use crate::{
-    fuzzing::{Guest, NEXT, Script, Step, WRITE, buffer},
+    fuzzing::guest::{Guest, NEXT, Script, Step, WRITE, buffer},
     rate_limit::{RateLimit, RateLimiter},
     virtio::ActiveQueue,
 };

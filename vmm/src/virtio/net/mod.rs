@@ -22,6 +22,7 @@ use std::{
     },
 };
 
+use husk_base::Mac;
 use virtio_bindings::{
     virtio_ids::VIRTIO_ID_NET,
     virtio_net::{
@@ -35,12 +36,7 @@ use virtio_bindings::{
 use vmm_sys_util::epoll::Epoll;
 
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice, Worker};
-use crate::{
-    config::{MacAddress, NetConfig},
-    jail::seccomp::Role,
-    rate_limit::RateLimiter,
-    time::monotonic_ns,
-};
+use crate::{config::NetConfig, jail::seccomp::Role, rate_limit::RateLimiter, time::monotonic_ns};
 
 mod control;
 #[cfg(any(test, fuzzing))]
@@ -123,7 +119,7 @@ pub struct NetLimits {
 #[derive(Debug, Clone)]
 struct State {
     id: String,
-    mac: MacAddress,
+    mac: Mac,
     mtu: Option<u16>,
     queue_pairs: u16,
     /// Whether the host's taps know UDP segmentation.
@@ -163,7 +159,7 @@ impl State {
     /// The configuration space: mac, status, max_virtqueue_pairs and mtu (section 5.1.4).
     fn config_space(&self) -> [u8; 12] {
         let mut config = [0; 12];
-        config[..6].copy_from_slice(&self.mac.0);
+        config[..6].copy_from_slice(&self.mac.octets());
         config[8..10].copy_from_slice(&self.queue_pairs.to_le_bytes());
         config[10..].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes());
         config

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use husk_base::Mac;
+
 use super::{Net, NetCounters, NetError, NetLimits, SpareNet};
 use crate::{
-    config::{MacAddress, NetConfig, NetConfigError},
+    config::{NetConfig, NetConfigError},
     control::Attached,
     rate_limit::{RateLimit, RateLimitError},
     time::monotonic_ns,
@@ -25,7 +27,7 @@ pub enum NetsError {
         /// Whose it is.
         id: String,
         /// The address.
-        mac: MacAddress,
+        mac: Mac,
     },
     /// All slots have had an interface.
     #[error("all of the VM's {0} slots for network interfaces are taken: set spare_nets higher")]
@@ -52,7 +54,7 @@ pub struct Nets {
 #[derive(Debug)]
 struct Known {
     id: String,
-    mac: MacAddress,
+    mac: Mac,
     limits: NetLimits,
 }
 

@@ -1,7 +1,7 @@
 //! The queue of random numbers, fed with anything.
 
 use super::{super::serve::Server, fill};
-use crate::fuzzing::{Guest, INDIRECT, NEXT, Script, WRITE, buffer};
+use crate::fuzzing::guest::{Guest, INDIRECT, NEXT, Script, WRITE, buffer};
 
 /// Achieves as much as there are chains given back.
 pub(crate) fn run(data: &[u8]) -> usize {

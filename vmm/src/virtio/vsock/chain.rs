@@ -8,7 +8,7 @@ use vm_memory::{
     WriteVolatile,
 };
 
-use super::packet::{HEADER_LEN, MAX_PAYLOAD_LEN};
+use super::header::{HEADER_LEN, MAX_PAYLOAD_LEN};
 
 /// Most bytes of a chain that are looked at: the biggest packet.
 const MAX_CHAIN_LEN: usize = HEADER_LEN + MAX_PAYLOAD_LEN;

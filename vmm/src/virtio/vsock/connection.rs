@@ -1,6 +1,6 @@
 //! The state of one connection: who may still say what, and how much. No input or output happens here.
 
-use super::packet::{Header, Key, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use super::header::{Header, Key, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 
 /// Bytes that the device holds for a host peer that reads slowly, per connection, and so the credit that a guest has.
 pub(super) const BUF_ALLOC: u32 = 128 * 1024;

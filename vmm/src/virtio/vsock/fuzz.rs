@@ -13,11 +13,11 @@ use std::{
 
 use super::{
     engine::Engine,
+    header::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM},
     host,
-    packet::{HEADER_LEN, HOST_CID, Header, Op, TYPE_STREAM},
 };
 use crate::{
-    fuzzing::{Guest, NEXT, Script, Step, WRITE, buffer},
+    fuzzing::guest::{Guest, NEXT, Script, Step, WRITE, buffer},
     virtio::ActiveQueue,
 };
 

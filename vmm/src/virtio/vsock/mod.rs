@@ -42,6 +42,7 @@ mod connection;
 mod engine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod header;
 mod host;
 mod metrics;
 mod muxer;

@@ -13,8 +13,9 @@ use vmm_sys_util::epoll::EventSet;
 use super::{
     chain::Buffers,
     connection::{Action, Connection},
+    header::{Header, Key, Op},
     host::{self, GreetingReader, Held},
-    packet::{Header, Key, Op, Parsed, parse},
+    packet::{Parsed, parse},
 };
 
 mod host_events;

@@ -7,12 +7,14 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{
     disk::{Closed, Disk, DiskError, Source},
-    engine::{Engine, MAX_IN_FLIGHT},
+    engine::Engine,
     queue::{BlockQueue, Next, Pass},
+    ring::MAX_IN_FLIGHT,
     slot::Slot,
     *,
 };
 use crate::{
+    config::WhenFull,
     rate_limit::{BucketConfig, RateLimit},
     virtio::serve::ServeError,
 };
@@ -23,6 +25,7 @@ mod model;
 mod queues;
 mod ranges;
 mod requests;
+mod room;
 mod threads;
 
 use driver::{Chain, DATA, Driver, HEADER, STATUS, WRITE};
@@ -60,21 +63,18 @@ struct Bench {
 
 impl Bench {
     fn new(way: Way, disk: (Disk, Closed)) -> Self {
-        let slot = Arc::new(Slot::new("disk-id", Some(disk), RateLimit::default()).unwrap());
+        Self::when_full(WhenFull::Wait, way, disk)
+    }
+
+    fn when_full(when_full: WhenFull, way: Way, disk: (Disk, Closed)) -> Self {
+        let slot = Arc::new(Slot::new("disk-id", Some(disk), RateLimit::default(), when_full).unwrap());
         let engine = if way == Way::InPlace { Engine::InPlace } else { Engine::new() };
         Self { way, engine, slot, driver: Driver::new(), durable: false }
     }
 
     fn queue(&mut self) -> BlockQueue<'_> {
-        BlockQueue {
-            mem: self.driver.mem.clone(),
-            queue: self.driver.queue(),
-            slot: self.slot.clone(),
-            engine: &mut self.engine,
-            durable: self.durable,
-            throttled: false,
-            quick_flush: false,
-        }
+        let mem = self.driver.mem.clone();
+        BlockQueue::new(mem, self.driver.queue(), self.slot.clone(), &mut self.engine, self.durable)
     }
 
     /// Carries out requests, given by their descriptors, all at once. Returns how many bytes the device says that it has
@@ -124,7 +124,7 @@ fn finish(queue: &mut BlockQueue<'_>) -> Result<(), ServeError> {
         let Pass { next, .. } = queue.pass(0)?;
         match next {
             Next::GoOn | Next::Retry => {}
-            Next::Throttled(_) => return Ok(()),
+            Next::Throttled(_) | Next::NoRoom(_) => return Ok(()),
             Next::Wait if queue.engine.in_flight() == 0 => return Ok(()),
             Next::Wait => wait_for(queue.engine),
         }

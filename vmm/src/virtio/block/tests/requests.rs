@@ -4,11 +4,11 @@ use std::fs;
 
 use proptest::prelude::*;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
-use super::{driver::MEM_LEN, *};
+use super::{super::kind::Kind, driver::MEM_LEN, *};
 
 #[test]
 fn what_is_written_is_read() {
@@ -110,15 +110,34 @@ fn a_file_that_shrinks_is_an_io_error() {
 }
 
 #[test]
-fn a_full_host_is_an_io_error() {
-    for way in ways() {
-        // Writes to this device fail with ENOSPC; its length is set, since it has none.
-        let (_file, (mut disk, closed)) = disk(&[0; 512], false);
-        disk.replace_file(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+fn an_error_of_the_host_is_an_io_error() {
+    for (way, durable) in ways().into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        // A file that is open for reading only can't be written, and one that is open for writing only can't be read.
+        let (file, (mut disk, closed)) = disk(&[0; 512], false);
+        disk.replace_file(fs::File::open(file.path()).unwrap());
         let mut bench = Bench::new(way, (disk, closed));
+        bench.durable = durable;
         assert_eq!(bench.usual(VIRTIO_BLK_T_OUT, 0, 512), VIRTIO_BLK_S_IOERR);
-        assert_eq!(bench.slot.counters.errors.get(), 1);
+        bench.driver.put(DATA, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bench.usual(VIRTIO_BLK_T_DISCARD, 0, 16), VIRTIO_BLK_S_IOERR);
+        assert_eq!(bench.usual(VIRTIO_BLK_T_WRITE_ZEROES, 0, 16), VIRTIO_BLK_S_IOERR);
+        let (file, (mut disk, closed)) = super::disk(&[0; 512], false);
+        disk.replace_file(fs::OpenOptions::new().write(true).open(file.path()).unwrap());
+        assert_eq!(Bench::new(way, (disk, closed)).usual(VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_IOERR);
+        assert_eq!(bench.slot.counters.errors.get(), 3);
     }
+}
+
+#[test]
+fn each_error_of_the_host_is_new_once() {
+    let (_file, (disk, _closed)) = disk(&[0; 512], false);
+    let error = std::io::Error::from_raw_os_error;
+    let (write, flush) = (Kind::Write { durable: false }, Kind::Flush);
+    assert!(disk.is_new_error(write, &error(libc::EIO)));
+    assert!(disk.is_new_error(flush, &error(libc::EIO)) && disk.is_new_error(write, &error(libc::EROFS)));
+    assert!(!disk.is_new_error(Kind::Write { durable: true }, &error(libc::EIO)));
+    assert!(disk.is_new_error(write, &std::io::ErrorKind::WriteZero.into()));
+    assert!(!disk.is_new_error(write, &std::io::ErrorKind::WriteZero.into()));
 }
 
 #[test]

@@ -9,14 +9,14 @@ use super::{
 };
 
 /// A running device and its driver, with a queue's notification.
-struct Running {
-    block: Block,
+pub(super) struct Running {
+    pub(super) block: Block,
     interrupt: Interrupt,
-    drivers: Vec<(Driver, EventFd)>,
+    pub(super) drivers: Vec<(Driver, EventFd)>,
 }
 
 impl Running {
-    fn new(mut block: Block, drivers: Vec<Driver>) -> Self {
+    pub(super) fn new(mut block: Block, drivers: Vec<Driver>) -> Self {
         // A blocking descriptor, so that a test can wait for the interrupt.
         let interrupt = Interrupt::new(EventFd::new(0).unwrap());
         let drivers: Vec<_> = drivers.into_iter().map(|driver| (driver, EventFd::new(0).unwrap())).collect();
@@ -35,10 +35,22 @@ impl Running {
 
     /// Makes a read of the first sector available, and returns its status.
     fn read(&mut self) -> u32 {
-        let (driver, kick) = &mut self.drivers[0];
+        let (driver, _) = &mut self.drivers[0];
         driver.put_header(0, VIRTIO_BLK_T_IN, 0);
-        driver.add(&[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+        self.offer(&[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+        self.status()
+    }
+
+    /// Makes a request available.
+    pub(super) fn offer(&mut self, chain: &[Chain]) {
+        let (driver, kick) = &mut self.drivers[0];
+        driver.add(chain);
         kick.write(1).unwrap();
+    }
+
+    /// Waits for the end of a request, and returns its status.
+    pub(super) fn status(&mut self) -> u32 {
+        let (driver, _) = &mut self.drivers[0];
         while driver.take_used().is_empty() {
             self.interrupt.irqfd().read().unwrap();
         }

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU16, Ordering},
 };
 
+use husk_base::Mac;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::{
     epoll::Epoll,
@@ -20,7 +21,6 @@ use super::{
     driver::{DATA, Driver, Host, WRITE, memory, received},
 };
 use crate::{
-    config::MacAddress,
     jail::seccomp::Role,
     rate_limit::{BucketConfig, RateLimit},
     time::monotonic_ns,
@@ -30,7 +30,7 @@ use crate::{
 fn state(queue_pairs: u16, mtu: Option<u16>, udp_segmentation: bool) -> State {
     State {
         id: "eth0".into(),
-        mac: MacAddress([2, 3, 4, 5, 6, 7]),
+        mac: Mac::local([3, 4, 5, 6, 7]),
         mtu,
         queue_pairs,
         udp_segmentation,

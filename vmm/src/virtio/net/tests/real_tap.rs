@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use husk_base::Mac;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -15,7 +16,7 @@ use super::{
     driver::{DATA, Driver, WRITE, memory},
 };
 use crate::{
-    config::{MacAddress, NetConfig, TapConfig},
+    config::{NetConfig, TapConfig},
     rate_limit::RateLimit,
     virtio::{Activation, ActiveQueue, Interrupt, VirtioDevice},
 };
@@ -43,7 +44,7 @@ pub(super) fn config(tap: TapConfig, queue_pairs: u8) -> NetConfig {
     NetConfig {
         id: "eth0".into(),
         tap,
-        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mac: Mac::local([0, 0, 0, 0, 1]),
         mtu: None,
         queue_pairs,
         limit_rx: RateLimit::default(),

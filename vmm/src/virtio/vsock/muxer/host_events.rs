@@ -7,8 +7,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use super::{
     super::{
         connection::Connection,
+        header::Key,
         host::{Greeting, GreetingReader},
-        packet::Key,
     },
     Entry, FIRST_HOST_PORT, MAX_CONNECTIONS, MAX_GREETING, Muxer, Stage,
 };

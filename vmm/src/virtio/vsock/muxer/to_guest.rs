@@ -5,7 +5,7 @@ use std::io;
 use super::{
     super::{
         chain::Buffers,
-        packet::{HEADER_LEN, Header},
+        header::{HEADER_LEN, Header},
     },
     Muxer, Stage,
 };

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    super::packet::{HEADER_LEN, Header, MAX_PAYLOAD_LEN, Op},
+    super::header::{HEADER_LEN, Header, MAX_PAYLOAD_LEN, Op},
     driver::*,
 };
 

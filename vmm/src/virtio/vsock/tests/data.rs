@@ -8,7 +8,7 @@ use std::{
 use super::{
     super::{
         connection::BUF_ALLOC,
-        packet::{HEADER_LEN, Key, Op},
+        header::{HEADER_LEN, Key, Op},
     },
     driver::*,
 };

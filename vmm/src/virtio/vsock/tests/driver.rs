@@ -14,8 +14,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::super::{
     engine::Engine,
+    header::{HEADER_LEN, HOST_CID, Header, Key, Op, TYPE_STREAM},
     host,
-    packet::{HEADER_LEN, HOST_CID, Header, Key, Op, TYPE_STREAM},
 };
 use crate::virtio::{ActiveQueue, Interrupt, device::INTERRUPT_USED_RING};
 

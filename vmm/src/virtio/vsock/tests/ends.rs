@@ -3,7 +3,7 @@
 use std::{io::Write, net::Shutdown};
 
 use super::{
-    super::packet::{Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND},
+    super::header::{Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND},
     driver::*,
 };
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{super::packet::Op, driver::*};
+use super::{super::header::Op, driver::*};
 
 #[test]
 fn guest_reaches_the_host_and_both_talk() {

@@ -4,8 +4,8 @@ use std::{io::Write, os::fd::AsRawFd};
 
 use super::{
     super::{
+        header::Op,
         muxer::{MAX_CONNECTIONS, MAX_GREETING},
-        packet::Op,
     },
     driver::*,
 };

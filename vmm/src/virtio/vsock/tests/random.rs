@@ -6,7 +6,7 @@ use std::{io::Write, net::Shutdown, os::unix::net::UnixStream};
 use proptest::prelude::*;
 
 use super::{
-    super::packet::{Header, Key, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND},
+    super::header::{Header, Key, Op, SHUTDOWN_RECEIVE, SHUTDOWN_SEND},
     driver::*,
 };
 

@@ -1,17 +1,17 @@
-//! Netlink, as far as rules and links need it: several messages in one datagram, which the kernel has dealt with when
-//! sending it returns.
+//! Netlink, as far as links, routes and rules need it: several messages in one datagram, which the kernel has
+//! dealt with when sending it returns. So nothing here waits, except for the kernel's own work.
 //!
 //! The formats are those of `netlink(7)` and `linux/netlink.h`.
 
+mod address;
 mod message;
 mod parse;
 mod socket;
 
-pub(crate) use message::{Attributes, Request};
-pub(crate) use parse::{attributes, find, read_u32};
-#[cfg(test)]
-pub(crate) use socket::ROUND_TRIPS;
-pub(crate) use socket::{Failed, Socket};
+pub use address::{family, octets, read_ip};
+pub use message::{Attributes, Request};
+pub use parse::{attributes, find, read_u32};
+pub use socket::{Failed, Socket, requests_sent};
 
 /// Type of a route or link message's answer that reports success or failure.
 const NLMSG_ERROR: u16 = 2;

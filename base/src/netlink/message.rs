@@ -8,7 +8,7 @@ const NLA_F_NESTED: u16 = 0x8000;
 
 /// Messages that are sent together, each with what it is for.
 #[derive(Debug, Default)]
-pub(crate) struct Request {
+pub struct Request {
     bytes: Vec<u8>,
     whats: Vec<&'static str>,
     /// Where the last message begins.
@@ -18,8 +18,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Adds a message that is answered when it fails only. `what` it does is said in an error: "create bridge".
-    pub(crate) fn silent(
+    /// Adds a message that is answered when it fails only. `what` it does is said in an error: "create
+    /// bridge". `kind` and `flags` are those of its header; NLM_F_REQUEST is added. `header` is the struct
+    /// that follows.
+    pub fn silent(
         &mut self,
         what: &'static str,
         kind: u16,
@@ -46,7 +48,7 @@ impl Request {
     }
 
     /// Adds a message whose success is answered, too.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         what: &'static str,
         kind: u16,
@@ -59,7 +61,7 @@ impl Request {
     }
 
     /// Has the success of the last message answered.
-    pub(crate) fn answer(&mut self) {
+    pub fn answer(&mut self) {
         if let Some(flags) = self.bytes.get_mut(self.last + 6..self.last + 8) {
             flags.copy_from_slice(&(u16::from_ne_bytes([flags[0], flags[1]]) | NLM_F_ACK).to_ne_bytes());
             self.last_answered = Some(self.seq());
@@ -76,10 +78,10 @@ impl Request {
         (!self.too_long).then_some(&self.bytes)
     }
 
-    /// What the message with this sequence number is for.
-    pub(super) fn what(&self, seq: u32) -> &'static str {
-        let index = usize::try_from(seq).ok().and_then(|seq| seq.checked_sub(1));
-        index.and_then(|index| self.whats.get(index)).copied().unwrap_or("send request")
+    /// The place of the message with this sequence number, and what it is for.
+    pub(super) fn message(&self, seq: u32) -> (usize, &'static str) {
+        let at = usize::try_from(seq).ok().and_then(|seq| seq.checked_sub(1)).unwrap_or(usize::MAX);
+        (at, self.whats.get(at).copied().unwrap_or("send request"))
     }
 
     /// Sequence number of the last message whose success is answered.
@@ -90,36 +92,36 @@ impl Request {
 
 /// Writes a message's attributes.
 #[derive(Debug)]
-pub(crate) struct Attributes<'a> {
+pub struct Attributes<'a> {
     bytes: &'a mut Vec<u8>,
     too_long: &'a mut bool,
 }
 
 impl Attributes<'_> {
     /// An attribute of these bytes.
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         let start = self.open(kind);
         self.bytes.extend(value);
         self.close(start);
     }
 
     /// A number of 8 bits.
-    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
+    pub fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
     }
 
     /// A number in the machine's byte order.
-    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+    pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
     /// A number in network byte order.
-    pub(crate) fn be32(&mut self, kind: u16, value: u32) {
+    pub fn be32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// A text and the zero byte that ends it.
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+    pub fn text(&mut self, kind: u16, value: &str) {
         let start = self.open(kind);
         self.bytes.extend(value.as_bytes());
         self.bytes.push(0);
@@ -127,7 +129,7 @@ impl Attributes<'_> {
     }
 
     /// An attribute that holds attributes.
-    pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
+    pub fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) {
         let start = self.open(kind | NLA_F_NESTED);
         body(&mut Attributes { bytes: self.bytes, too_long: self.too_long });
         self.close(start);
@@ -151,8 +153,8 @@ impl Attributes<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse::{attributes, messages};
     use super::*;
-    use crate::netlink::parse::{attributes, messages};
 
     #[test]
     fn what_is_written_can_be_read() {
@@ -164,7 +166,7 @@ mod tests {
         });
         request.silent("end", 18, 0, &[], |_| {});
         assert_eq!(request.last_answered(), Some(2));
-        assert_eq!(request.what(2), "make");
+        assert_eq!(request.message(2), (1, "make"));
         let read: Vec<_> = messages(request.bytes().unwrap()).collect();
         assert_eq!(read.iter().map(|m| (m.kind, m.seq)).collect::<Vec<_>>(), [(16, 1), (17, 2), (18, 3)]);
         let found: Vec<_> = attributes(&read[1].payload[4..]).collect();

@@ -1,8 +1,9 @@
-//! Landlock: should a path ever be reached again, nothing can be done with it. Only a host that has no Landlock goes without.
+//! Landlock: should a path ever be reached again, nothing can be done with it. Only a host that has no
+//! Landlock goes without.
 
-use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::{JailError, check};
+use crate::JailError;
 
 /// What `landlock_create_ruleset` takes (linux/landlock.h), in the form of ABI version 4.
 #[repr(C)]
@@ -19,7 +20,10 @@ const ACCESS_NET: u64 = 3;
 const FS_ONLY: usize = size_of::<u64>();
 
 /// Takes every right that Landlock knows from this thread and those that it will start.
-pub(super) fn forbid_all() -> Result<(), JailError> {
+///
+/// # Errors
+/// When a host that has Landlock refuses.
+pub fn forbid_all() -> Result<(), JailError> {
     let none = std::ptr::null::<RulesetAttr>();
     // SAFETY: asks only for the version, for which nothing is read.
     let version =
@@ -33,12 +37,11 @@ pub(super) fn forbid_all() -> Result<(), JailError> {
     let size = if version >= 4 { size_of::<RulesetAttr>() } else { FS_ONLY };
     // SAFETY: the attributes are as long as said, and live on.
     let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size, 0) };
+    JailError::check(ruleset, "create a Landlock ruleset")?;
     let Ok(ruleset) = i32::try_from(ruleset) else { return Ok(()) };
-    check(ruleset, "create a Landlock ruleset")?;
-    // SAFETY: the descriptor was just made.
-    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) };
-    let error = io::Error::last_os_error();
-    // SAFETY: the descriptor is nobody else's.
-    unsafe { libc::close(ruleset) };
-    if result < 0 { Err(super::os("enforce a Landlock ruleset")(error)) } else { Ok(()) }
+    // SAFETY: the descriptor is new and owned by nothing else.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
+    // SAFETY: touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+    JailError::check(result, "enforce a Landlock ruleset")
 }

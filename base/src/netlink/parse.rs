@@ -4,19 +4,19 @@ use super::{HEADER, align};
 
 /// A message that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Message<'a> {
+pub(super) struct Message<'a> {
     /// Its type.
-    pub(crate) kind: u16,
+    pub(super) kind: u16,
     /// Its flags.
-    pub(crate) flags: u16,
+    pub(super) flags: u16,
     /// The sequence number of the request it answers.
-    pub(crate) seq: u32,
+    pub(super) seq: u32,
     /// What follows the header.
-    pub(crate) payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 /// The messages of a datagram, up to the first that is cut off.
-pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(read_u32(rest)?).ok()?;
         let header = rest.get(..HEADER)?;
@@ -32,7 +32,7 @@ pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// Types and values of attributes, up to the first that is cut off.
-pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (len, kind) = (rest.get(..2)?, rest.get(2..4)?);
         let len = usize::from(u16::from_ne_bytes([len[0], len[1]]));
@@ -44,12 +44,12 @@ pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
 }
 
 /// The value of the first attribute of this type.
-pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// The number, in the machine's byte order, that the bytes begin with.
-pub(crate) fn read_u32(bytes: &[u8]) -> Option<u32> {
+pub fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)
 }
 
