@@ -75,6 +75,16 @@ fn matches(event: &Event, filters: &Filters) -> bool {
         && filters.matches_labels(&event.attributes)
 }
 
+/// Fields that templates know by other names than JSON.
+const GO_NAMES: [(&str, &str); 6] = [
+    ("status", "Status"),
+    ("id", "ID"),
+    ("from", "From"),
+    ("scope", "Scope"),
+    ("time", "Time"),
+    ("timeNano", "TimeNano"),
+];
+
 /// An event as Docker's API has it.
 #[derive(Serialize)]
 struct Message<'a> {
@@ -137,7 +147,11 @@ impl Printer {
         Ok(match self {
             Self::Json => serde_json::to_string(&Message::of(event))?,
             Self::Template(template) => {
-                template.render(Subject::Document(&serde_json::to_value(Message::of(event))?))?
+                let mut message = serde_json::to_value(Message::of(event))?;
+                for (json, go) in GO_NAMES {
+                    message[go] = message[json].take();
+                }
+                template.render(Subject::Document(&message))?
             }
             Self::Text => {
                 let Event { kind, action, id, attributes, .. } = event;
