@@ -122,7 +122,8 @@ impl Supervisor {
     fn stop_all(self: Arc<Self>) {
         tokio::spawn(async move {
             let id = self.dir.id().to_owned();
-            if self.stop(&id, None, 0, false).await.is_err() {
+            // As for one that is started again: it is, with the machine, if its policy says so.
+            if self.stop(&id, None, 0, true).await.is_err() {
                 self.finished.send_replace(true);
             }
         });

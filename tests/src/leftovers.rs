@@ -13,7 +13,10 @@ pub fn of(root: &Path) -> Vec<String> {
     let run = names(&root.join("run"));
     left.extend(
         run.into_iter()
-            .filter(|name| !matches!(name.as_str(), "lock" | "names" | "networks" | "cni" | "netns"))
+            .filter(|name| {
+                !matches!(name.as_str(), "lock" | "names" | "networks" | "cni" | "netns")
+                    && !name.starts_with("events.log")
+            })
             .map(|n| format!("run/{n}")),
     );
     left.extend(names(&root.join("run/names")).into_iter().map(|name| format!("run/names/{name}")));
