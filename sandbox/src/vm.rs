@@ -270,7 +270,13 @@ impl VmProcess {
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
 
         let mut command = Command::new(&assets.vmm);
-        command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(control_path(Path::new(""))).current_dir(dir.path());
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&config_path)
+            .arg("--control")
+            .arg(control_path(Path::new("")))
+            .current_dir(dir.path());
         command.arg("--lifeline").arg(lifeline_number.to_string());
         command.arg("--lock").arg(lock_number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);

@@ -128,7 +128,7 @@ impl Pod {
     /// # Errors
     /// When it does not answer.
     pub async fn info(&self) -> Result<InfoResponse> {
-        Ok(self.client.info(soon(), &InfoRequest::default()).await.map_err(answer)?)
+        self.client.info(soon(), &InfoRequest::default()).await.map_err(answer)
     }
 
     /// Takes a container into the pod, by its record.
@@ -136,7 +136,7 @@ impl Pod {
     /// # Errors
     /// When it is there already.
     pub async fn create(&self, id: &str) -> Result<()> {
-        Ok(drop(self.client.create(soon(), &container(id)).await.map_err(answer)?))
+        done(self.client.create(soon(), &container(id)).await)
     }
 
     /// Starts a container, or an exec of it.
@@ -158,7 +158,7 @@ impl Pod {
             }
             (_, None) => {}
         }
-        Ok(started.map_err(answer)?)
+        started.map_err(answer)
     }
 
     /// Adds an exec, which does not run yet.
@@ -166,7 +166,7 @@ impl Pod {
     /// # Errors
     /// When the container does not run.
     pub async fn exec(&self, request: &ExecRequest) -> Result<()> {
-        Ok(drop(self.client.exec(soon(), request).await.map_err(answer)?))
+        done(self.client.exec(soon(), request).await)
     }
 
     /// How an exec is.
@@ -175,7 +175,7 @@ impl Pod {
     /// When there is none of these ids.
     pub async fn inspect_exec(&self, id: &str, exec_id: &str) -> Result<ExecState> {
         let request = ExecRef { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() };
-        Ok(self.client.inspect_exec(soon(), &request).await.map_err(answer)?)
+        self.client.inspect_exec(soon(), &request).await.map_err(answer)
     }
 
     /// Attaches to a process's streams; from now on, nothing that it writes is missed. Blocks for as long as the supervisor takes.
@@ -254,7 +254,7 @@ impl Pod {
     pub async fn resize(&self, id: &str, exec_id: &str, rows: u32, columns: u32) -> Result<()> {
         let (container_id, exec_id) = (id.into(), exec_id.into());
         let request = ResizeRequest { container_id, exec_id, rows, columns, ..Default::default() };
-        Ok(drop(self.client.resize(soon(), &request).await.map_err(answer)?))
+        done(self.client.resize(soon(), &request).await)
     }
 
     /// Sends a signal to a container's first process.
@@ -263,7 +263,7 @@ impl Pod {
     /// When it does not run.
     pub async fn kill(&self, id: &str, signal: u32) -> Result<()> {
         let request = KillRequest { container_id: id.into(), signal, ..Default::default() };
-        Ok(drop(self.client.kill(soon(), &request).await.map_err(answer)?))
+        done(self.client.kill(soon(), &request).await)
     }
 
     /// Has a container end. Returns when it has.
@@ -284,7 +284,7 @@ impl Pod {
             restarting,
             ..Default::default()
         };
-        Ok(drop(self.client.stop(Context::default(), &request).await.map_err(answer)?))
+        done(self.client.stop(Context::default(), &request).await)
     }
 
     /// Closes an output of a process at the guest's end.
@@ -294,7 +294,7 @@ impl Pod {
     pub async fn close_output(&self, id: &str, exec_id: &str, stdout: bool) -> Result<()> {
         let (container_id, exec_id) = (id.into(), exec_id.into());
         let request = CloseOutputRequest { container_id, exec_id, stdout, ..Default::default() };
-        Ok(drop(self.client.close_output(soon(), &request).await.map_err(answer)?))
+        done(self.client.close_output(soon(), &request).await)
     }
 
     /// Stops all processes of a container where they are.
@@ -302,7 +302,7 @@ impl Pod {
     /// # Errors
     /// When it does not run.
     pub async fn pause(&self, id: &str) -> Result<()> {
-        Ok(drop(self.client.pause(soon(), &container(id)).await.map_err(answer)?))
+        done(self.client.pause(soon(), &container(id)).await)
     }
 
     /// Lets a paused container continue.
@@ -310,7 +310,7 @@ impl Pod {
     /// # Errors
     /// When it is not paused.
     pub async fn resume(&self, id: &str) -> Result<()> {
-        Ok(drop(self.client.resume(soon(), &container(id)).await.map_err(answer)?))
+        done(self.client.resume(soon(), &container(id)).await)
     }
 
     /// Has a changed record read again, and limits changed: an OCI spec's `linux.resources` as JSON.
@@ -319,7 +319,7 @@ impl Pod {
     /// When the guest refuses a limit.
     pub async fn update(&self, id: &str, resources_json: Vec<u8>) -> Result<()> {
         let request = UpdateRequest { container_id: id.into(), resources_json, ..Default::default() };
-        Ok(drop(self.client.update(soon(), &request).await.map_err(answer)?))
+        done(self.client.update(soon(), &request).await)
     }
 
     /// What a container uses.
@@ -353,6 +353,11 @@ fn answer(error: ttrpc::Error) -> Error {
 
 fn soon() -> Context {
     ttrpc::context::with_duration(SOON)
+}
+
+/// The answer of a call that returns nothing.
+fn done<T>(answered: ttrpc::Result<T>) -> Result<()> {
+    answered.map(drop).map_err(answer)
 }
 
 fn container(id: &str) -> ContainerRequest {

@@ -120,9 +120,11 @@ fn died(supervisor: &Supervisor, id: &str, exit: &Exit) {
     supervisor.event(id, "die", &[("exitCode", exit.code.to_string())]);
 }
 
-/// Notes that a container has ended for good, and tells those that wait. Its name, addresses and ports are free then.
+/// Notes that a container has ended for good, and tells those that wait. Its name, certain addresses and ports are free then.
 async fn finish(supervisor: &Supervisor, id: &str, exit: &Exit) {
-    if supervisor.is_first(id)
+    let wanted = supervisor.containers().get(id).is_ok_and(|c| c.own.config.network.is_wanted_by_others());
+    if wanted
+        && supervisor.is_first(id)
         && let Ok(pod) = supervisor.pod()
         && let Err(error) = pod.close_network().await
     {

@@ -9,7 +9,7 @@ use husk_sandbox::{
 };
 use husk_tests::{
     leftovers,
-    pod::{Home, OUTPUT, Text, assets, bind, container, exec, outcome, process, run},
+    pod::{Home, OUTPUT, Text, bind, container, exec, outcome, process, run},
     wait::{PATIENCE, wait_until},
 };
 use oci_spec::runtime::LinuxResources;

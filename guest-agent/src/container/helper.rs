@@ -98,7 +98,7 @@ pub(super) async fn ask(
     };
     drop(work);
     match tokio::time::timeout(limit, reaper.register(child)).await {
-        Ok(ended) if ended == Ok(0) => {}
+        Ok(Ok(0)) => {}
         Ok(ended) => {
             let code = ended.unwrap_or_default();
             return Err(Failure::internal(format!("a helper process ended with status {code}")));

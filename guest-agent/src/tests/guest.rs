@@ -203,9 +203,8 @@ impl Guest {
     /// Creates a container, in a sandbox that is set up, with the base disk mounted.
     pub(super) async fn create(&self, request: &CreateContainerRequest) -> ttrpc::Result<()> {
         let set_up = SetupSandboxRequest { hostname: "test".into(), ..setup() };
-        match self.api.setup_sandbox(context(), &set_up).await {
-            Err(error) => assert_eq!(husk_protocol::failure::reason(&error), Reason::WRONG_STATE),
-            Ok(_) => {}
+        if let Err(error) = self.api.setup_sandbox(context(), &set_up).await {
+            assert_eq!(husk_protocol::failure::reason(&error), Reason::WRONG_STATE);
         }
         mount_base();
         self.api.create_container(context(), request).await.map(drop)

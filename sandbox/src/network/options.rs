@@ -7,6 +7,7 @@ use std::{
 
 use husk_base::Mac;
 use husk_network::{
+    definition::DEFAULT_NETWORK,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
     publish::{PortRequest, spec},
 };
@@ -89,6 +90,27 @@ impl NetworkPlan {
             extra_hosts: Vec::new(),
         };
         Self { options, name: None, hostname: hostname.to_owned(), exposed_ports: Vec::new() }
+    }
+
+    /// Whether a user who has seen the container end may want at once what it had: a port, a certain address, or a network
+    /// without users. Elsewhere, nobody need wait for the host to take the network apart.
+    pub fn is_wanted_by_others(&self) -> bool {
+        let options = &self.options;
+        let published = options.publish_all || !options.publish.is_empty();
+        match &options.mode {
+            NetworkMode::None | NetworkMode::Container(_) | NetworkMode::Namespace(_) => false,
+            NetworkMode::Pasta(_) => published,
+            NetworkMode::Cni(_) => true,
+            NetworkMode::Networks(wishes) => {
+                let fixed = |wish: &NetworkWish| {
+                    wish.network != DEFAULT_NETWORK
+                        || wish.ip.is_some()
+                        || wish.ip6.is_some()
+                        || wish.mac.is_some()
+                };
+                published || wishes.iter().any(fixed)
+            }
+        }
     }
 
     /// The ports to publish: those that the user names, and with `publish_all` those that the image exposes.
