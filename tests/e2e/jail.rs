@@ -6,7 +6,6 @@ use husk_tests::{
     husk::Husk,
     leftovers::{self, Process},
     process::Running,
-    wait::{PATIENCE, wait_until},
 };
 use nix::sys::signal::{Signal, kill};
 
@@ -138,13 +137,11 @@ fn killing_either_process_ends_both() {
 }
 
 #[test]
-fn a_killed_husk_leaves_no_cgroup_for_long() {
+fn a_killed_supervisor_leaves_no_cgroup_for_long() {
     let jailed = Jailed::start();
     let cgroup = jailed.cgroup();
-    jailed.running.signal(Signal::SIGKILL);
-    jailed.running.finish().expect_code(137);
-    let root = jailed.husk.root();
-    wait_until("the VMM to end with husk", PATIENCE, || leftovers::processes(root).is_empty());
+    jailed.husk.kill_supervisor();
+    jailed.running.finish().expect_code(125);
     jailed.husk.shell(&[], "echo next").expect_out("next\n");
     jailed.husk.assert_nothing_left();
     assert!(!cgroup.exists());

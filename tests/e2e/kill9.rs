@@ -14,7 +14,7 @@ use husk_tests::{
 };
 use nix::sys::signal::{Signal, kill};
 
-/// Kills husk, and expects its VMM, if it has one, to end by itself.
+/// Kills a client that has not come to starting its container.
 fn kill_husk(husk: &Husk, running: Running) {
     running.signal(Signal::SIGKILL);
     running.finish().expect_code(137);
@@ -81,7 +81,7 @@ fn while_unpacking_then_the_next_run_unpacks_anew() {
 }
 
 #[test]
-fn while_booting_then_the_next_run_cleans_up() {
+fn of_the_supervisor_while_booting_then_the_next_run_cleans_up() {
     let mut husk = Husk::new();
     let usual = husk.binary().parent().unwrap().to_owned();
     // A guest that never answers stays in this stage.
@@ -89,7 +89,8 @@ fn while_booting_then_the_next_run_cleans_up() {
     husk.use_bin(install.bin());
     let mut running = husk.start_shell(&["--name", "one"], "true");
     wait_for_vmm(&husk, &mut running);
-    kill_husk(&husk, running);
+    husk.kill_supervisor();
+    running.finish().expect_code(125);
 
     husk.use_bin(usual);
     husk.shell(&["--name", "one"], "echo next").expect_out("next\n");
@@ -97,13 +98,12 @@ fn while_booting_then_the_next_run_cleans_up() {
 }
 
 #[test]
-fn while_running_then_the_next_run_cleans_up() {
+fn of_the_supervisor_while_running_then_the_next_run_cleans_up() {
     let husk = Husk::new();
     let mut running = husk.start_shell(&["--name", "one"], "echo ready; sleep 1000");
     running.wait_for_out("ready");
-    kill_husk(&husk, running);
-    let left = leftovers::of(husk.root());
-    assert!(!left.is_empty(), "who has cleaned up already?");
+    husk.kill_supervisor();
+    running.finish().expect_code(125);
 
     husk.shell(&["--name", "one"], "echo next").expect_out("next\n");
     husk.assert_nothing_left();

@@ -13,7 +13,7 @@ use husk_tests::{
     pty::Terminal,
     wait::{PATIENCE, wait_until},
 };
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 
 /// Starts a detached container that runs a shell script; returns its id.
 fn detached(husk: &Husk, options: &[&str], script: &str) -> String {
@@ -78,28 +78,14 @@ fn what_a_container_has_written_is_there_at_its_next_start() {
     // Also when its machine was killed.
     husk.run(["rename", "one", "two"]).expect_code(0);
     husk.run(["rm", "two"]).expect_code(0);
-    let id = detached(&husk, &["--name", "one"], "echo kept >/file; sync; echo written; sleep 1000");
+    detached(&husk, &["--name", "one"], "echo kept >/file; sync; echo written; sleep 1000");
     wait_for_log(&husk, "one", "written");
-    kill_supervisor(&husk, &id);
+    husk.kill_supervisor();
     assert_eq!(inspect(&husk, "one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 255");
     husk.run(["start", "one"]).expect_code(0);
     assert_eq!(husk.run(["exec", "one", "cat", "/file"]).expect_code(0).out(), "kept\n");
     husk.run(["rm", "-f", "one"]).expect_code(0);
     husk.assert_nothing_left();
-}
-
-fn supervisors(husk: &Husk) -> Vec<leftovers::Process> {
-    let all = leftovers::processes(husk.root());
-    all.into_iter().filter(|process| process.command.contains("husk-supervisor")).collect()
-}
-
-fn kill_supervisor(husk: &Husk, id: &str) {
-    let all = supervisors(husk);
-    let its = all.iter().find(|process| process.command.contains(id)).expect("a supervisor");
-    kill(its.pid, Signal::SIGKILL).unwrap();
-    wait_until("everything to end with it", PATIENCE, || {
-        leftovers::processes(husk.root()).iter().all(|process| !process.command.contains(id))
-    });
 }
 
 #[test]
@@ -226,7 +212,7 @@ fn opposite_wishes_at_once_leave_a_true_record() {
         let clients = [husk.start(["start", "one"]), husk.start(["stop", "-t", "0", "one"])];
         clients.into_iter().for_each(|client| drop(client.finish()));
         let running = inspect(&husk, "one", "{{.State.Running}}") == "true";
-        assert!(!running || !supervisors(&husk).is_empty());
+        assert!(!running || !leftovers::supervisors(husk.root()).is_empty());
     }
     let clients = [husk.start(["rm", "-f", "one"]), husk.start(["exec", "one", "true"])];
     clients.into_iter().for_each(|client| drop(client.finish()));

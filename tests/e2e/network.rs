@@ -15,7 +15,6 @@ use husk_tests::{
     wait::{PATIENCE, wait_until},
     world::{HOST, HOST6, OUTSIDE, OUTSIDE6, World, shell},
 };
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Serves the word "served" to one after the other.
@@ -365,18 +364,16 @@ fn what_a_kill_leaves_is_repaired() {
     husk.run(["network", "create", "mine"]).expect_code(0);
     for network in ["default", "mine"] {
         let killed = husk.start_living(&["--network", network, "-p", "8080:80"], SERVE);
-        killed.signal(Signal::SIGKILL);
-        killed.finish().expect_code(137);
-        wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());
+        husk.kill_supervisor();
+        killed.finish().expect_code(125);
         assert!(shell("nft list ruleset").contains("8080"));
     }
     // The next that starts, on whatever network, takes away what is left on all.
     husk.shell(&["-p", "8080:80"], "true").expect_code(0);
     world.assert_no_network_left();
     let killed = husk.start_living(&["--network", "mine"], "");
-    killed.signal(Signal::SIGKILL);
-    killed.finish().expect_code(137);
-    wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());
+    husk.kill_supervisor();
+    killed.finish().expect_code(125);
     let pruned = husk.run(["network", "prune"]).expect_code(0).out();
     assert!(pruned.contains("removed mine"), "{pruned}");
     world.assert_no_network_left();

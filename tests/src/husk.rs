@@ -8,13 +8,14 @@ use std::{
     process::Command,
 };
 
+use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use crate::{
     environment::{self, BUSYBOX},
     leftovers,
     process::{Output, Running},
-    wait::{PATIENCE, wait_within},
+    wait::{PATIENCE, wait_until, wait_within},
 };
 
 /// husk with a root of its own: nothing that other tests do is seen, and whatever is left is this test's.
@@ -156,6 +157,17 @@ impl Husk {
         let mut running = self.start_shell(&options, &format!("{script}\necho ready; cat >/dev/null"));
         running.wait_for_out("ready");
         running
+    }
+
+    /// Kills the supervisor of the only container with SIGKILL, and returns when all has ended that ran for it.
+    ///
+    /// # Panics
+    /// When there is none, or something runs on.
+    pub fn kill_supervisor(&self) {
+        let all = leftovers::supervisors(self.root());
+        let [supervisor] = &all[..] else { panic!("not one supervisor: {all:?}") };
+        kill(supervisor.pid, Signal::SIGKILL).unwrap();
+        wait_until("everything to end with it", PATIENCE, || leftovers::processes(self.root()).is_empty());
     }
 
     /// Runs a shell script in a busybox container.

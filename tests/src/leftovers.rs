@@ -91,8 +91,16 @@ pub fn processes(root: &Path) -> Vec<Process> {
 
 /// The VMMs that work on a root.
 pub fn vmms(root: &Path) -> Vec<Process> {
-    let is_vmm = |process: &Process| {
-        process.command.split(' ').next().is_some_and(|program| program.ends_with("husk-vmm"))
-    };
-    processes(root).into_iter().filter(is_vmm).collect()
+    running(root, "husk-vmm")
+}
+
+/// The supervisors that work on a root.
+pub fn supervisors(root: &Path) -> Vec<Process> {
+    running(root, "husk-supervisor")
+}
+
+fn running(root: &Path, program: &str) -> Vec<Process> {
+    let is_one =
+        |process: &Process| process.command.split(' ').next().is_some_and(|path| path.ends_with(program));
+    processes(root).into_iter().filter(is_one).collect()
 }
