@@ -41,6 +41,21 @@ pub(crate) fn forget(dirs: &Dirs, store: &Store, config: &Config) {
     }
 }
 
+/// Removes the record of a container whose supervisor has been killed, as `error` says, if it was to be removed at its end.
+pub(crate) async fn forget_lost(dirs: &Dirs, store: &Store, config: &Config, error: &anyhow::Error) {
+    if !matches!(error.downcast_ref(), Some(husk_sandbox::Error::SupervisorDied { .. }))
+        || config.joins().is_some()
+    {
+        return;
+    }
+    // Its VM takes a moment to end.
+    let (dirs_of_wait, id) = (dirs.clone(), config.id.clone());
+    let gone = tokio::task::spawn_blocking(move || rundir::wait_until_gone(&dirs_of_wait, &id)).await;
+    if matches!(gone, Ok(Ok(()))) {
+        forget(dirs, store, config);
+    }
+}
+
 /// A session with a container's first process, which is attached to already.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ fn a_joined_container_shares_the_network_and_nothing_else() {
     // Another image, whose disks take the places of the first one's.
     let python = [
         "run",
+        "--rm",
         "-i",
         "--network=container:owner",
         &image(PYTHON),
@@ -64,7 +65,7 @@ fn many_come_and_go_and_as_many_as_fit_at_once() {
 fn a_killed_guest_is_cleaned_up_by_its_host() {
     let husk = Husk::new();
     let owner = start_owner(&husk, "mkfifo /gone");
-    let names = ["a", "b", "c", "d"];
+    let names = ["g1", "g2", "g3", "g4"];
     let join = |name: &&str| {
         let options = ["-i", "--name", name, "--network", "container:owner"];
         husk.start(shell_args(&options, "echo in; cat >/dev/null"))
@@ -92,6 +93,6 @@ fn joined_containers_end_with_their_host() {
     owner.finish().expect_code(137);
     joined.finish().expect_code(137);
     husk.shell(&["--network", "container:owner"], "true").expect_failure(125, &["no container \"owner\""]);
-    husk.run(["run", "--network", "container:", &image(BUSYBOX)]).expect_code(125);
+    husk.run(["run", "--rm", "--network", "container:", &image(BUSYBOX)]).expect_code(125);
     husk.assert_nothing_left();
 }

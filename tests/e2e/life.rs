@@ -190,7 +190,7 @@ fn names_are_one_containers_and_free_when_it_is_gone() {
     husk.run(["create", "--name", "two", &image(BUSYBOX), "true"]).expect_code(0);
     husk.run(["rename", "one", "two"]).expect_failure(125, &["already in use"]);
     // Two clients want opposite things at once.
-    let renames = [("one", "a"), ("one", "b")];
+    let renames = [("one", "aa"), ("one", "bb")];
     let clients: Vec<Running> = renames.iter().map(|(from, to)| husk.start(["rename", from, to])).collect();
     let codes: Vec<i32> = clients.into_iter().map(|client| client.finish().code).collect();
     assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");

@@ -71,7 +71,7 @@ s.settimeout(100)
 s.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + b'hello', ('{OUTSIDE}', 0))
 print(s.recv(99)[-5:].decode())"
     );
-    husk.run(["run", "-u", "1234", &image(PYTHON), "python3", "-c", &ping]).expect_out("hello\n");
+    husk.run(["run", "--rm", "-u", "1234", &image(PYTHON), "python3", "-c", &ping]).expect_out("hello\n");
     husk.assert_nothing_left();
     world.assert_no_network_left();
 }
@@ -102,7 +102,7 @@ for address in ('{OUTSIDE}', '{OUTSIDE6}'):
             print(s.recv(1 << 16) == data[:size])
 "
     );
-    husk.run(["run", &image(PYTHON), "python3", "-c", &client]).expect_out(&"True\n".repeat(12));
+    husk.run(["run", "--rm", &image(PYTHON), "python3", "-c", &client]).expect_out(&"True\n".repeat(12));
     servers.into_iter().for_each(|server| server.join().unwrap());
     husk.assert_nothing_left();
 }
@@ -126,7 +126,8 @@ threading.Thread(target=serve, daemon=True).start()
 print('ready', flush=True)
 sys.stdin.read()
 ";
-    let args = ["run", "-i", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
+    let args =
+        ["run", "--rm", "-i", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
     let mut container = husk.start([&args[..], &[&image(PYTHON), "python3", "-c", server]].concat());
     container.wait_for_out("ready");
     for address in [LOCALHOST, LOCALHOST6, HOST.into(), HOST6.into()] {
@@ -303,7 +304,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.sendto(b'end', ('{OUTSIDE}', 7000))
 "
     );
-    husk.run(["run", &image(PYTHON), "python3", "-c", &script]).expect_code(0);
+    husk.run(["run", "--rm", &image(PYTHON), "python3", "-c", &script]).expect_code(0);
     assert_eq!(heard.join().unwrap(), b"end");
     let neighbour = shell("ip neighbour show 10.208.0.5");
     let mac = inspect(&husk, "default")["containers"][0]["mac"].as_str().unwrap().to_owned();

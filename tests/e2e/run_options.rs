@@ -54,10 +54,10 @@ fn an_entrypoint_replaces_the_images_own() {
     let husk = Husk::new();
     // The redis image has an entry point, a user, a working directory and a volume.
     let script = "echo $REDIS_IMAGE; whoami; pwd; touch volume-is-writable && ls";
-    husk.run(["run", "--read-only", "--entrypoint", "sh", &image(REDIS), "-c", script])
+    husk.run(["run", "--rm", "--read-only", "--entrypoint", "sh", &image(REDIS), "-c", script])
         .expect_out("husk\nredis\n/data\nvolume-is-writable\n");
     // Arguments go to the image's own entry point.
-    let output = husk.run(["run", &image(REDIS), "--version"]).expect_code(0);
+    let output = husk.run(["run", "--rm", &image(REDIS), "--version"]).expect_code(0);
     assert!(output.out().starts_with("Redis server v="), "{}", output.out());
 }
 

@@ -50,7 +50,7 @@ fn who_wants_husk_to_end_stops_the_container() {
 fn the_image_chooses_its_stop_signal() {
     let husk = Husk::new();
     let image = environment::image(environment::REDIS);
-    let mut running = husk.start(["run", "--entrypoint", "sh", &image, "-c", LISTENER]);
+    let mut running = husk.start(["run", "--rm", "--entrypoint", "sh", &image, "-c", LISTENER]);
     running.wait_for_out("ready");
     running.signal(Signal::SIGTERM);
     assert_eq!(running.finish().expect_code(40).out(), "ready\ngot INT\n");

@@ -61,7 +61,13 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
     }
     let session = start::session(&pod, &config, options.interactive, args.sig_proxy, &args.detach_keys);
     events::record(dirs, &Event::of_container(&config, "attach"));
-    let outcome = attended(session, &config, &signals, args.timings.is_some()).await?;
+    let outcome = match attended(session, &config, &signals, args.timings.is_some()).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            start::forget_lost(dirs, &store, &config, &error).await;
+            return Err(error);
+        }
+    };
     timeline.mark(Stage::CleanedUp);
     let Outcome::Ended(ended) = outcome else { return Ok(0) };
     if let Some(format) = args.timings {

@@ -101,6 +101,9 @@ impl Store {
     /// # Errors
     /// When the name is in use, or the record can't be written. Nothing is left then.
     pub fn create(&self, config: &Config) -> Result<()> {
+        if let Some(owner) = self.owner_of(&config.name) {
+            remove_orphans(&self.dirs, &[owner]);
+        }
         let _all = self.lock_all()?;
         let dir = self.dir(&config.id);
         make_private_dir(&dir)?;
