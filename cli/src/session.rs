@@ -82,6 +82,8 @@ pub(crate) struct Copying {
     outputs: Vec<oneshot::Receiver<io::Result<()>>>,
     news: mpsc::UnboundedReceiver<News>,
     raw_mode: Option<RawMode>,
+    /// husk was started on a terminal.
+    on_terminal: bool,
 }
 
 impl Session {
@@ -112,7 +114,7 @@ impl Session {
             // Not waited for: a read of husk's own input can't be interrupted, and ends with husk.
             copy_in(duplicate(io::stdin().as_fd())?, stream, keys, tell)?;
         }
-        Ok(Copying { outputs, news, raw_mode })
+        Ok(Copying { outputs, news, raw_mode, on_terminal: has_terminal() })
     }
 
     /// Returns when the process has ended and its output is delivered, or the user detaches. Signals are passed on meanwhile.
@@ -138,6 +140,9 @@ impl Session {
                     }
                 },
                 number = signals.next() => {
+                    if number == libc::SIGHUP && copying.on_terminal && !has_terminal() {
+                        return Ok(Outcome::Detached);
+                    }
                     interrupts += u32::from(number == libc::SIGINT);
                     if self.heard(number, interrupts).await {
                         return Ok(Outcome::Detached);
@@ -161,7 +166,7 @@ impl Session {
         Ok(Outcome::Ended(ended))
     }
 
-    /// Passes a signal on. `true`: husk's terminal is gone, and the container goes on without it.
+    /// Passes a signal on. `true`: it is for husk itself, which ends, and the process goes on.
     async fn heard(&self, number: i32, interrupts: u32) -> bool {
         if number == libc::SIGWINCH {
             self.resize().await;
@@ -181,7 +186,7 @@ impl Session {
         } else if matches!(number, libc::SIGINT | libc::SIGTERM | libc::SIGQUIT) {
             return true;
         }
-        number == libc::SIGHUP && terminal_is_gone()
+        false
     }
 
     /// Gives the process's terminal the size of husk's.
@@ -195,10 +200,9 @@ impl Session {
     }
 }
 
-/// Whether the terminal that husk was started on has been closed.
-fn terminal_is_gone() -> bool {
-    // Opening it fails for a process without one.
-    File::open("/dev/tty").is_err()
+/// Whether husk has a controlling terminal that has not been closed.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 fn duplicate(fd: BorrowedFd<'_>) -> anyhow::Result<File> {

@@ -9,7 +9,7 @@ use husk_sandbox::{
 };
 use husk_supervisor::{Pod, Streams};
 
-use crate::{detach::Keys, session::Session};
+use crate::{detach::Keys, output, session::Session};
 
 /// The pod that a container is to be started in: its own, whose supervisor is started, or that of the container that it joins.
 ///
@@ -31,6 +31,21 @@ pub(crate) async fn pod_for(dirs: &Dirs, store: &Store, config: &Config) -> anyh
     let Some(pod) = pod else { bail!("cannot join network of a non running container: {owner_id}") };
     pod.create(&config.id).await?;
     Ok(pod)
+}
+
+/// Has a container's process start, and says what the user should know of that.
+///
+/// # Errors
+/// When it can't be started.
+pub(crate) async fn begin(pod: &Pod, config: &Config, timeline: bool) -> anyhow::Result<()> {
+    let started = pod.start(&config.id, "", timeline).await;
+    let started = match config.joins() {
+        // What is wrong may be the other's: that its VM takes no more disks.
+        Some(owner) => started.with_context(|| format!("cannot start a container beside {owner}"))?,
+        None => started?,
+    };
+    started.notes.iter().for_each(|note| output::note(note));
+    Ok(())
 }
 
 /// Removes the record of a container that could not be started, if it was to be removed at its end.

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use husk_base::lock::lock_file;
+use husk_base::{dirs::make_private_dir, lock::lock_file};
 
 use crate::{Error, Result, paths::Dirs};
 
@@ -55,6 +55,7 @@ fn template(dirs: &Dirs, size_mib: u64, journal: bool) -> Result<PathBuf> {
     if template.exists() {
         return Ok(template);
     }
+    make_private_dir(&dirs.disks())?;
     let _guard = lock_file(&dirs.disks().join("empty.lock"))?;
     if template.exists() {
         return Ok(template);

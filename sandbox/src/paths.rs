@@ -1,8 +1,8 @@
 //! Where husk keeps its state, and where its own pieces are.
 
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
+    env,
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{Error, Result, privilege};
@@ -106,19 +106,33 @@ fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Resul
         bin.join(installed).join(name),
         bin.join("..").join(installed).join(name),
     ];
-    candidates
-        .iter()
-        .find(|path| path.is_file())
-        .map(|path| fs::canonicalize(path).unwrap_or(path.clone()))
-        .ok_or_else(|| Error::AssetMissing {
-            what,
-            looked_in: candidates.map(|path| path.display().to_string()).join(", "),
-        })
+    candidates.iter().find(|path| path.is_file()).map(|path| without_dots(path)).ok_or_else(|| {
+        Error::AssetMissing { what, looked_in: candidates.map(|path| path.display().to_string()).join(", ") }
+    })
+}
+
+/// A path without `.` and `..`, which lead to the directory above only where no link is on the way: the running program's
+/// path has none.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_have_plain_paths() {
+        assert_eq!(without_dots(Path::new("/a/bin/../../a/./libexec/x")), Path::new("/a/libexec/x"));
+    }
 
     #[test]
     fn a_given_root_holds_everything() {

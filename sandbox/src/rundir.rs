@@ -14,7 +14,7 @@ use std::{
 };
 
 use husk_base::{
-    dirs::make_private_dir,
+    dirs::{make_dir_inside, make_private_dir},
     id::is_id,
     lock::{is_locked, lock_file, lock_shared, try_lock_file},
 };
@@ -85,7 +85,7 @@ impl RunDir {
 
     fn make(dirs: &Dirs, id: String, name_link: Option<PathBuf>) -> Result<Self> {
         let path = dirs.run.join(&id);
-        make_private_dir(&path)?;
+        make_dir_inside(&path)?;
         let lock = Some(lock_shared(&path.join(LOCK))?);
         Ok(Self { id, path, name_link, lock })
     }
@@ -220,9 +220,8 @@ pub fn clean_up(dirs: &Dirs) -> Result<()> {
 
 /// Makes the directories, takes the lock of them all, and cleans up.
 fn begin(dirs: &Dirs) -> Result<File> {
-    for dir in [&dirs.run, &dirs.run.join(NAMES), &dirs.disks()] {
-        make_private_dir(dir)?;
-    }
+    make_private_dir(&dirs.run)?;
+    make_dir_inside(&dirs.run.join(NAMES))?;
     let guard = lock_file(&dirs.run.join(LOCK))?;
     sweep(dirs)?;
     Ok(guard)

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use husk_base::{dirs::make_private_dir, socket};
+use husk_base::{dirs::make_dir_inside, socket};
 use husk_protocol::{port, shared};
 use husk_vmm::{
     config::{
@@ -110,7 +110,7 @@ impl Vm {
         let timeout = plan.timeout;
         // Only root can give the VMM another user.
         let uid = privilege::is_root().then(|| dir.uid());
-        make_private_dir(&dir.join(SOCKETS))?;
+        make_dir_inside(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
         for path in

@@ -86,6 +86,12 @@ pub struct Ended {
     pub timeline: Vec<Mark>,
 }
 
+/// What a supervisor said that ended before it answered.
+fn died(dir: &Path) -> Error {
+    let said = std::fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    Error::SupervisorDied { said: said.trim().to_owned() }
+}
+
 impl Pod {
     /// Connects to the supervisor of the pod that a container is in. `None`: it has none, since it does not run.
     ///
@@ -151,11 +157,7 @@ impl Pod {
         match (&started, held) {
             // It has the directory now.
             (Ok(_) | Err(ttrpc::Error::RpcStatus(_)), Some(dir)) => dir.hand_over(),
-            (Err(_), Some(dir)) => {
-                let log = dir.join(LOG);
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
-                return Err(Error::SupervisorDied { said: said.trim().to_owned() });
-            }
+            (Err(_), Some(dir)) => return Err(died(dir.path())),
             (_, None) => {}
         }
         started.map_err(answer)
@@ -224,6 +226,9 @@ impl Pod {
     }
 
     fn failed(&self, source: std::io::Error) -> Error {
+        if self.held.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return died(&self.dir);
+        }
         Error::Io { what: "attach to a stream of", path: self.dir.clone(), source }
     }
 

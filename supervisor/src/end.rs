@@ -175,7 +175,7 @@ impl Supervisor {
     async fn after_end(&self, id: &str) {
         if !self.is_first(id) {
             self.take_away(id).await;
-            self.containers().remove(id);
+            self.forget(id);
             return;
         }
         let members: Vec<String> =
@@ -229,8 +229,10 @@ impl Supervisor {
             let named = named.or(entry.config.image_config.stop_signal.as_deref()).and_then(signals::parse);
             let stop_signal = named.unwrap_or(libc::SIGTERM).unsigned_abs();
             let default = entry.config.options.stop_timeout_s.unwrap_or(ContainerOptions::STOP_TIMEOUT_S);
-            let waiting = (entry.state.status == store::Status::Restarting)
-                .then(|| (entry.stop.clone(), entry.stopped.clone()));
+            // Between two lives, or before its first.
+            let not_yet = entry.state.status == store::Status::Restarting
+                || (container.init.status == Status::Created && self.is_starting());
+            let waiting = not_yet.then(|| (entry.stop.clone(), entry.stopped.clone()));
             let paused = container.init.status == Status::Paused;
             let signal = if signal == 0 { stop_signal } else { signal };
             (container.init.watch_exit(), signal, seconds.unwrap_or(default), paused, waiting)
@@ -238,15 +240,26 @@ impl Supervisor {
         if let Some((stop, stopped)) = waiting {
             let stopped = stopped.notified();
             stop.notify_one();
-            let _ = timeout(OBEY_WITHIN, stopped).await;
+            if timeout(OBEY_WITHIN, stopped).await.is_err()
+                && let Ok(pod) = self.pod()
+            {
+                let _ = pod.stop().await;
+            }
             return Ok(());
         }
         if exit.borrow().is_some() {
             return Ok(());
         }
-        self.allow(id, "", Action::Kill)?;
+        if let Err(error) = self.allow(id, "", Action::Kill) {
+            self.change(id, |entry| entry.stopping = false)?;
+            return Err(error);
+        }
         if paused {
             let _ = timeout(OBEY_WITHIN, self.resume(id)).await;
+        }
+        if signal == SIGKILL {
+            self.kill_now(id).await;
+            return Ok(());
         }
         let pod = self.pod()?;
         self.event(id, "kill", &[("signal", signal.to_string())]);
@@ -332,6 +345,12 @@ impl Supervisor {
             process.status = status;
         }
         self.change(id, |entry| entry.state.status = recorded).map(drop)
+    }
+
+    /// Takes a container out of the table: another of its id may join.
+    pub(crate) fn forget(&self, id: &str) {
+        self.containers().remove(id);
+        self.forgotten.send_replace(());
     }
 
     /// Removes the record of a container that was to be removed at its end.

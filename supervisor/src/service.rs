@@ -56,7 +56,7 @@ impl Pod for Service {
     }
 
     async fn create(&self, _: &TtrpcContext, request: ContainerRequest) -> Answer<Nothing> {
-        self.0.add(&request.container_id)?;
+        self.0.join(&request.container_id).await?;
         Ok(Nothing::default())
     }
 
@@ -207,11 +207,12 @@ impl Supervisor {
         }
         if let Ok(container) = self.containers().get(id) {
             container.init.own.hub.end();
+            container.own.stopped.notify_waiters();
         }
         if self.is_first(id) {
             self.finished.send_replace(true);
         } else {
-            self.containers().remove(id);
+            self.forget(id);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use husk_network::unprivileged;
@@ -22,12 +23,15 @@ use husk_sandbox::{
     store::{Config, State, Store},
     timeline::{Stage, now_ns},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     entry::{self, Containers, Entry},
     notes,
 };
+
+/// How long a container that has ended may take to be out of the pod, so that it can join it again.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Owns one pod.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Supervisor {
     pod: Mutex<Option<Arc<Pod>>>,
     /// Held while a container is started.
     starting: tokio::sync::Mutex<()>,
+    /// Changes when a container is taken out of the pod.
+    pub(crate) forgotten: watch::Sender<()>,
     pub(crate) finished: watch::Sender<bool>,
 }
 
@@ -48,7 +54,7 @@ impl Supervisor {
     /// # Errors
     /// When its record can't be read.
     pub(crate) fn new(dirs: Dirs, dir: RunDir) -> Result<Arc<Self>> {
-        let store = Store::open(&dirs)?;
+        let store = Store::made(&dirs);
         let this = Self {
             dirs,
             store,
@@ -56,6 +62,7 @@ impl Supervisor {
             containers: Mutex::default(),
             pod: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
+            forgotten: watch::Sender::default(),
             finished: watch::Sender::new(false),
         };
         this.add(this.dir.id())?;
@@ -70,11 +77,24 @@ impl Supervisor {
         Ok(Arc::new(this))
     }
 
+    /// Takes a container into the running pod, once what is left of its last life here is gone.
+    ///
+    /// # Errors
+    /// When it is in the pod already, or its record can't be read.
+    pub(crate) async fn join(&self, id: &str) -> Result<()> {
+        let mut forgotten = self.forgotten.subscribe();
+        let ended =
+            || self.containers().process(id, "").is_ok_and(|process| process.watch_exit().borrow().is_some());
+        // What the guest does not let go of is in the way, and said to be.
+        let _ = timeout(FORGOTTEN_WITHIN, forgotten.wait_for(|_| !ended())).await;
+        self.add(id)
+    }
+
     /// Takes a container into the pod, by its record.
     ///
     /// # Errors
     /// When it is in the pod already, or its record can't be read.
-    pub(crate) fn add(&self, id: &str) -> Result<()> {
+    fn add(&self, id: &str) -> Result<()> {
         let (config, state) = (self.store.config(id)?, self.store.state(id)?);
         let added = self.containers().add(id, entry::container(config, state));
         added.map_err(|error| Error::AlreadyExists(error.to_string()))
@@ -151,11 +171,12 @@ impl Supervisor {
             path: "the container's standard streams".into(),
             source,
         })?;
+        if self.containers().get(id).map_err(unknown)?.own.stopping {
+            return Err(Error::WrongState("the container was stopped before it ran".into()));
+        }
         pod.start_container(id).await?;
         self.change(id, |entry| {
             entry.spec = Some(spec);
-            entry.stopping = false;
-            entry.starts_again = false;
             let (pid, pod_id) = (std::process::id(), self.dir.id().to_owned());
             entry.state = State {
                 status: husk_sandbox::store::Status::Running,
@@ -192,6 +213,7 @@ impl Supervisor {
             cgroup: None,
             timeout: std::time::Duration::from_secs(config.timeout_s),
             note: notes::add,
+            give_up: self.containers().get(&config.id).map_err(unknown)?.own.stop.clone(),
         };
         let planned = now_ns();
         let pod = Arc::new(Pod::start(&self.dirs, &assets, self.dir.clone(), options).await?);

@@ -74,7 +74,7 @@ fn an_image_is_pulled_listed_and_removed() {
     let disks: Vec<_> =
         disks.map(|e| e.file_name().into_string().unwrap()).filter(|n| !n.starts_with("empty")).collect();
     assert!(disks.is_empty(), "{disks:?}");
-    husk.run(["rmi", &name]).expect_failure(1, &["no such image", &name]);
+    husk.run(["rmi", &name]).expect_failure(1, &["No such image", &name]);
     husk.assert_nothing_left();
 }
 
@@ -84,11 +84,11 @@ fn what_a_registry_does_not_have_is_a_clear_error() {
     for name in ["no-such-image", "busybox:no-such-tag"] {
         let name = format!("{}/{name}", environment::registry());
         husk.run(["run", "--rm", &name]).expect_failure(125, &[&name, "does not exist"]);
-        husk.run(["pull", &name]).expect_failure(125, &[&name, "does not exist"]);
+        husk.run(["pull", &name]).expect_failure(1, &[&name, "does not exist"]);
     }
     // Nobody listens on port 1.
-    husk.run(["pull", "127.0.0.1:1/image"]).expect_failure(125, &["127.0.0.1:1", "onnection refused"]);
-    husk.run(["pull", "bad//name"]).expect_failure(125, &["bad//name"]);
+    husk.run(["pull", "127.0.0.1:1/image"]).expect_failure(1, &["127.0.0.1:1", "onnection refused"]);
+    husk.run(["pull", "bad//name"]).expect_failure(1, &["bad//name"]);
     assert!(list(&husk).is_empty());
     husk.assert_nothing_left();
 }
@@ -107,11 +107,11 @@ fn a_registry_with_tls_wants_the_right_password() {
     let config = tempfile::tempdir().unwrap();
     let husk = Husk::fresh().env("SSL_CERT_FILE", &registry.ca).env("DOCKER_CONFIG", config.path());
 
-    husk.run(["pull", &name]).expect_failure(125, &["wants a login", "docker login"]);
+    husk.run(["pull", &name]).expect_failure(1, &["wants a login", "docker login"]);
     docker_config(config.path(), &registry, "wrong");
     husk.run(["run", "--rm", &name]).expect_failure(125, &["refused the password", &registry.user]);
     fs::write(config.path().join("config.json"), "no json").unwrap();
-    husk.run(["pull", &name]).expect_failure(125, &["config.json", "not valid"]);
+    husk.run(["pull", &name]).expect_failure(1, &["config.json", "not valid"]);
     docker_config(config.path(), &registry, &registry.password);
     husk.run(["pull", &name]).expect_code(0);
     assert_eq!(list(&husk).len(), 1);
@@ -125,7 +125,7 @@ fn a_ca_of_ones_own_is_trusted_when_it_is_put_where_docker_wants_it() {
     docker_config(config.path(), &registry, &registry.password);
     let name = format!("{}/{BUSYBOX}", registry.host);
     let husk = Husk::fresh().env("DOCKER_CONFIG", config.path()).env("IMAGE", &name).env("CA", &registry.ca);
-    husk.run(["pull", &name]).expect_failure(125, &["no trusted TLS", "certs.d"]);
+    husk.run(["pull", &name]).expect_failure(1, &["no trusted TLS", "certs.d"]);
 
     // In a mount namespace of its own, since /etc is everybody's.
     let script = "mount -t tmpfs none /etc; dir=/etc/docker/certs.d/${IMAGE%%/*}; mkdir -p \"$dir\"; \
@@ -230,13 +230,13 @@ fn archives_and_layouts_are_loaded() {
 #[test]
 fn what_is_no_archive_is_not_loaded() {
     let husk = Husk::fresh();
-    husk.run_with_input(["load"], noise(100_000)).expect_failure(125, &["not an image archive"]);
-    husk.run_with_input(["load"], Vec::new()).expect_failure(125, &["not an image archive"]);
-    husk.run(["load", "-i", "/no/such/archive"]).expect_failure(125, &["/no/such/archive"]);
-    husk.run(["load", "-i", "/proc"]).expect_failure(125, &["/proc"]);
+    husk.run_with_input(["load"], noise(100_000)).expect_failure(1, &["not an image archive"]);
+    husk.run_with_input(["load"], Vec::new()).expect_failure(1, &["not an image archive"]);
+    husk.run(["load", "-i", "/no/such/archive"]).expect_failure(1, &["/no/such/archive"]);
+    husk.run(["load", "-i", "/proc"]).expect_failure(1, &["/proc"]);
     let archive = fs::read(docker_archive(husk.root())).unwrap();
     husk.run_with_input(["load"], archive[..archive.len() / 2].to_vec())
-        .expect_failure(125, &["standard input"]);
+        .expect_failure(1, &["standard input"]);
     assert!(list(&husk).is_empty());
     assert!(leftovers::partial_downloads(husk.root()).is_empty());
 }

@@ -92,7 +92,7 @@ fn joined_containers_end_with_their_host() {
     husk.run(["kill", "owner"]).expect_code(0);
     owner.finish().expect_code(137);
     joined.finish().expect_code(137);
-    husk.shell(&["--network", "container:owner"], "true").expect_failure(125, &["no container \"owner\""]);
+    husk.shell(&["--network", "container:owner"], "true").expect_failure(125, &["No such container: owner"]);
     husk.run(["run", "--rm", "--network", "container:", &image(BUSYBOX)]).expect_code(125);
     husk.assert_nothing_left();
 }

@@ -59,7 +59,7 @@ fn a_detached_container_runs_is_spoken_with_and_stopped() {
     let logs = husk.run(["logs", "one"]).expect_code(0);
     assert_eq!((logs.out(), logs.err()), ("hello\nbye\n".into(), "oops\n".into()));
     assert_eq!(husk.run(["wait", "one"]).expect_code(0).out(), "3\n");
-    husk.run(["exec", "one", "true"]).expect_failure(125, &["is not running"]);
+    husk.run(["exec", "one", "true"]).expect_failure(1, &["is not running"]);
     assert_eq!(husk.run(["rm", "one"]).expect_code(0).out(), "one\n");
     husk.run(["inspect", "one"]).expect_code(1);
     assert_eq!(husk.run(["ps", "-aq"]).expect_code(0).out(), "");
@@ -172,7 +172,7 @@ fn a_paused_container_stands_still() {
     wait_for_log(&husk, "one", "x");
     husk.run(["pause", "one"]).expect_code(0);
     husk.run(["pause", "one"]).expect_failure(1, &["already paused"]);
-    husk.run(["exec", "one", "true"]).expect_failure(125, &["is paused"]);
+    husk.run(["exec", "one", "true"]).expect_failure(1, &["is paused"]);
     let before = log(&husk, "one");
     assert_eq!(log(&husk, "one"), before);
     assert_eq!(inspect(&husk, "one", "{{.State.Status}}"), "paused");
@@ -186,9 +186,9 @@ fn a_paused_container_stands_still() {
 fn names_are_one_containers_and_free_when_it_is_gone() {
     let husk = Husk::new();
     husk.run(["create", "--name", "one", &image(BUSYBOX), "true"]).expect_code(0);
-    husk.run(["create", "--name", "one", &image(BUSYBOX), "true"]).expect_failure(125, &["already in use"]);
+    husk.run(["create", "--name", "one", &image(BUSYBOX), "true"]).expect_failure(1, &["already in use"]);
     husk.run(["create", "--name", "two", &image(BUSYBOX), "true"]).expect_code(0);
-    husk.run(["rename", "one", "two"]).expect_failure(125, &["already in use"]);
+    husk.run(["rename", "one", "two"]).expect_failure(1, &["already in use"]);
     // Two clients want opposite things at once.
     let renames = [("one", "aa"), ("one", "bb")];
     let clients: Vec<Running> = renames.iter().map(|(from, to)| husk.start(["rename", from, to])).collect();

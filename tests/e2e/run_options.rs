@@ -175,7 +175,7 @@ fn a_name_is_taken_while_its_container_runs() {
     let husk = Husk::new();
     let mut first = husk.start_shell(&["-i", "--name", "only"], "echo ready; cat");
     first.wait_for_out("ready");
-    husk.shell(&["--name", "only"], "true").expect_failure(125, &["\"only\"", "in use"]);
+    husk.shell(&["--name", "only"], "true").expect_failure(125, &["/only", "in use"]);
     drop(first.finish().expect_code(0));
     husk.shell(&["--name", "only"], "true").expect_out("");
     husk.assert_nothing_left();

@@ -120,6 +120,7 @@ impl Home {
     /// What a pod without containers needs.
     pub fn options(&self) -> PodOptions {
         PodOptions {
+            give_up: Arc::default(),
             vcpus: 1,
             mem_size_mib: 256,
             network: PodNetwork::Planned(NetworkPlan::none("the-pod")),

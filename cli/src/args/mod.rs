@@ -87,31 +87,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The exit code of a failure of husk's own: 125, but 1 where no container's code is passed on (as Docker has it).
+    /// The exit code of a failure of husk's own: 1, but 125 where 1 could be taken for a container's (as Docker has it).
     pub(crate) fn failure(&self) -> u8 {
-        let asks = |verb: &ContainerVerb| {
-            matches!(
-                verb,
-                ContainerVerb::Update(_)
-                    | ContainerVerb::Logs(_)
-                    | ContainerVerb::Stats(_)
-                    | ContainerVerb::Top(_)
-                    | ContainerVerb::Port(_)
-            )
-        };
         match self {
-            Self::Verb(verb) | Self::Container(ContainerCommand::Verb(verb)) if !asks(verb) => {
-                output::FAILURE
-            }
-            Self::Verb(_)
-            | Self::Container(_)
-            | Self::Image(ImageCommand::Inspect(_))
-            | Self::Ps(_)
-            | Self::Inspect(_)
-            | Self::Events(_)
-            | Self::Boot
-            | Self::Info(_) => 1,
-            _ => output::FAILURE,
+            Self::Verb(ContainerVerb::Run(_))
+            | Self::Container(ContainerCommand::Verb(ContainerVerb::Run(_))) => output::FAILURE,
+            _ => 1,
         }
     }
 }
@@ -364,7 +345,8 @@ mod tests {
             (&["container", "logs", "x"], 1),
             (&["container", "prune"], 1),
             (&["ps"], 1),
-            (&["pull", "x"], 125),
+            (&["pull", "x"], 1),
+            (&["exec", "x", "true"], 1),
         ] {
             let cli = Cli::try_parse_from([&["husk"], line].concat()).unwrap();
             assert_eq!(cli.command.failure(), code, "{line:?}");

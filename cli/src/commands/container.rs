@@ -75,9 +75,7 @@ pub(crate) async fn start_one(dirs: &Dirs, store: &Store, name: &str) -> anyhow:
         return Ok(());
     }
     let pod = start::pod_for(dirs, store, &record.config).await?;
-    let started = pod.start(&id, "", false).await?;
-    started.notes.iter().for_each(|note| output::note(note));
-    Ok(())
+    start::begin(&pod, &record.config, false).await
 }
 
 async fn start_attached(dirs: &Dirs, store: &Store, name: &str, args: &StartArgs) -> anyhow::Result<u8> {
@@ -93,12 +91,11 @@ async fn start_attached(dirs: &Dirs, store: &Store, name: &str, args: &StartArgs
     events::record(dirs, &Event::of_container(&record.config, "attach"));
     let copying = session.begin()?;
     let waiting = begin_to_wait(&pod, &id, "");
-    let started = pod.start(&id, "", false).await?;
+    start::begin(&pod, &record.config, false).await?;
     drop(lock);
-    started.notes.iter().for_each(|note| output::note(note));
     session.resize().await;
     match session.attend(copying, waiting, &signals).await? {
-        Outcome::Ended(ended) => exit_code(&pod, ended),
+        Outcome::Ended(ended) => exit_code(ended),
         Outcome::Detached => Ok(0),
     }
 }
@@ -122,7 +119,7 @@ pub(crate) async fn attach(dirs: &Dirs, args: &AttachArgs) -> anyhow::Result<u8>
     let copying = session.begin()?;
     session.resize().await;
     match session.attend(copying, waiting, &signals).await? {
-        Outcome::Ended(ended) => exit_code(&pod, ended),
+        Outcome::Ended(ended) => exit_code(ended),
         Outcome::Detached => Ok(0),
     }
 }
@@ -318,6 +315,10 @@ pub(crate) async fn rename(dirs: &Dirs, args: &RenameArgs) -> anyhow::Result<u8>
     let store = Store::open(dirs)?;
     let id = store.find(&args.container)?;
     let _lock = store.lock(&id)?;
+    // Another client may have renamed it while this one waited.
+    if store.find(&args.container)? != id {
+        bail!("container {} was renamed meanwhile", args.container);
+    }
     let old_name = store.config(&id)?.name;
     store.rename(&id, &args.new_name)?;
     if let Some(pod) = Pod::of(dirs, &store, &id)? {

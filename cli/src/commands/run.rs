@@ -9,7 +9,7 @@ use husk_sandbox::{
     store::{Config, Store},
     timeline::{Stage, Timeline},
 };
-use husk_supervisor::{Ended, Pod};
+use husk_supervisor::Ended;
 
 use crate::{
     args::{CreateArgs, Format, RunArgs},
@@ -54,8 +54,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
         }
     };
     if args.detach {
-        let started = pod.start(&config.id, "", false).await?;
-        started.notes.iter().for_each(|note| output::note(note));
+        start::begin(&pod, &config, false).await?;
         output::print_line(&config.id)?;
         return Ok(0);
     }
@@ -73,7 +72,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
     if let Some(format) = args.timings {
         print_timings(timeline, &ended, format)?;
     }
-    exit_code(&pod, ended)
+    exit_code(ended)
 }
 
 /// Attaches, starts the container, and waits.
@@ -86,12 +85,17 @@ async fn attended(
     let mut session = session?;
     let copying = session.begin()?;
     let waiting = begin_to_wait(&session.pod, &config.id, "");
-    let starting = session.pod.start(&config.id, "", timings);
+    let starting = start::begin(&session.pod, config, timings);
     tokio::pin!(starting);
     let mut early = None;
-    let started = loop {
+    loop {
         tokio::select! {
-            started = &mut starting => break started?,
+            started = &mut starting => {
+                match (started, early) {
+                    (Err(_), Some(number)) => return Ok(ended_by(number, Ended::default())),
+                    (started, _) => break started?,
+                }
+            }
             number = signals.next() => {
                 // Before its process runs there is nothing to pass it on to.
                 if matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
@@ -101,23 +105,25 @@ async fn attended(
                 }
             }
         }
-    };
-    started.notes.iter().for_each(|note| output::note(note));
+    }
     if session.terminal {
         session.resize().await;
     }
     let outcome = session.attend(copying, waiting, signals).await?;
     match (outcome, early) {
-        (Outcome::Ended(ended), Some(number)) => {
-            let code = u8::try_from(128 + number).unwrap_or(u8::MAX);
-            Ok(Outcome::Ended(Ended { code, error: String::new(), ..ended }))
-        }
+        (Outcome::Ended(ended), Some(number)) => Ok(ended_by(number, ended)),
         (outcome, _) => Ok(outcome),
     }
 }
 
+/// The end of a container that a signal to husk ended before it ran.
+fn ended_by(signal: i32, ended: Ended) -> Outcome {
+    let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    Outcome::Ended(Ended { code, error: String::new(), ..ended })
+}
+
 /// The container's exit code; husk's own when its machine has failed.
-pub(crate) fn exit_code(_pod: &Pod, ended: Ended) -> anyhow::Result<u8> {
+pub(crate) fn exit_code(ended: Ended) -> anyhow::Result<u8> {
     if ended.error.is_empty() {
         return Ok(ended.code);
     }

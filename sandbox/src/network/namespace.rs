@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use husk_base::{Mac, dirs::make_private_dir};
+use husk_base::{Mac, dirs::make_dir_inside};
 use husk_network::{
     Nic,
     cni::{self, Cni, NetworkConfig, Runtime},
@@ -153,7 +153,7 @@ impl Namespace {
             .iter()
             .map(|name| NetworkConfig::find(Path::new(CNI_CONFIGS), name))
             .collect::<cni::Result<Vec<_>>>()?;
-        make_private_dir(&namespaces(dirs))?;
+        make_dir_inside(&namespaces(dirs))?;
         let path = namespaces(dirs).join(dir.id());
         let netns = netns::create(&path)?;
         let mut plugins = Plugins { cni: Cni::new(&records(dirs)), attachments: Vec::new(), netns: path };

@@ -135,8 +135,18 @@ impl Pod {
         options: PodOptions,
     ) -> Result<Self> {
         check(&options)?;
-        let PodOptions { vcpus, mem_size_mib, network, hostname, roots, shares, cgroup, timeout, note } =
-            options;
+        let PodOptions {
+            vcpus,
+            mem_size_mib,
+            network,
+            hostname,
+            roots,
+            shares,
+            cgroup,
+            timeout,
+            note,
+            give_up,
+        } = options;
         let own_cgroup = match cgroup {
             Some(_) => None,
             None => Cgroup::create(dir.id(), mem_size_mib)?,
@@ -181,6 +191,12 @@ impl Pod {
             match guest.set_up(set_up).await {
                 Ok(()) => Ok((vm, server)),
                 Err(error) => Err(vm.explain(error).await),
+            }
+        };
+        let booted = async {
+            tokio::select! {
+                booted = booted => booted,
+                () = give_up.notified() => Err(Error::WrongState("the container was stopped before it ran".into())),
             }
         };
         let (vm, server) = match booted.await {

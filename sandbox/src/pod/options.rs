@@ -2,11 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use husk_protocol::agent;
 use oci_spec::runtime::Spec;
+use tokio::sync::Notify;
 
 use crate::{Result, network::NetworkPlan, paths::Assets, stdio::Streams, untrusted};
 
@@ -56,6 +58,8 @@ pub struct PodOptions {
     pub timeout: Duration,
     /// Receives what the user should know, and is not a failure.
     pub note: fn(&str),
+    /// Wakes when the pod is not wanted any more while it still starts.
+    pub give_up: Arc<Notify>,
 }
 
 /// Where a pod's network comes from.

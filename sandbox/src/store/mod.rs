@@ -22,7 +22,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_base::{dirs::make_private_dir, id, json_file, lock::lock_file};
+use husk_base::{
+    dirs::{make_dir_inside, make_private_dir},
+    id, json_file,
+    lock::lock_file,
+};
 
 pub use self::record::{
     Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
@@ -74,11 +78,18 @@ impl Store {
     /// # Errors
     /// When they can't be made.
     pub fn open(dirs: &Dirs) -> Result<Self> {
-        let (containers, names) = (dirs.data.join("containers"), dirs.data.join("names"));
-        for dir in [&containers, &names] {
-            make_private_dir(dir)?;
+        let this = Self::made(dirs);
+        make_private_dir(&dirs.data)?;
+        for dir in [&this.containers, &this.names] {
+            make_dir_inside(dir)?;
         }
-        Ok(Self { dirs: dirs.clone(), containers, names })
+        Ok(this)
+    }
+
+    /// The records below `dirs`, whose directories another process of husk's has made. In the user namespace of a pod without
+    /// root nobody could tell whose they are.
+    pub fn made(dirs: &Dirs) -> Self {
+        Self { dirs: dirs.clone(), containers: dirs.data.join("containers"), names: dirs.data.join("names") }
     }
 
     /// A container's directory.
@@ -106,7 +117,7 @@ impl Store {
         }
         let _all = self.lock_all()?;
         let dir = self.dir(&config.id);
-        make_private_dir(&dir)?;
+        make_dir_inside(&dir)?;
         let write = || {
             self.write_config(config)?;
             self.write_state(&config.id, &State { pod: config.id.clone(), ..State::default() })?;
@@ -334,7 +345,7 @@ fn numbers(dir: &Path) -> Result<Vec<u32>> {
 
 /// Removes the containers among these, whose pods are dead, that were to be removed at their end.
 pub(crate) fn remove_orphans(dirs: &Dirs, ids: &[String]) {
-    let Ok(store) = Store::open(dirs) else { return };
+    let store = Store::made(dirs);
     for id in ids {
         let Ok(record) = store.get(id) else { continue };
         if record.config.auto_remove && record.state.status == Status::Exited {

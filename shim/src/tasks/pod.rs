@@ -99,6 +99,7 @@ impl Tasks {
         let pid = self.number(id, &Network::Namespace(anchor.path()), hooks).await?;
         let cgroup = plan.cgroup.as_deref().and_then(cgroup::make);
         let options = PodOptions {
+            give_up: Arc::default(),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
             network: PodNetwork::Namespace {

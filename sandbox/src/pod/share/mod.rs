@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use husk_base::dirs::make_private_dir;
+use husk_base::dirs::make_dir_inside;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open, openat, unlinkat},
     io::Errno,
@@ -91,7 +91,7 @@ impl Share {
     /// Makes the directory of the sandbox in `dir`.
     pub(super) async fn start(dir: &RunDir) -> Result<Self> {
         let path = dir.join(SHARED);
-        make_private_dir(&path)?;
+        make_dir_inside(&path)?;
         let namespace = Namespace::start().await?;
         let target = path.clone();
         let points = namespace.run(move || mount_points(&target)).await??;
