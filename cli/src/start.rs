@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use husk_sandbox::{
     events::{self, Event},
+    network::NetworkMode,
     paths::Dirs,
     rundir,
     store::{Config, Status, Store},
@@ -45,6 +46,17 @@ pub(crate) async fn begin(pod: &Pod, config: &Config, timeline: bool) -> anyhow:
         None => started?,
     };
     started.notes.iter().for_each(|note| output::note(note));
+    Ok(())
+}
+
+/// Returns when the addresses and ports of a container that has ended are free. Pasta has them for as long as it lives.
+///
+/// # Errors
+/// When the pod's lock can't be taken.
+pub(crate) async fn settle(pod: &Pod, config: &Config) -> anyhow::Result<()> {
+    if let NetworkMode::Pasta(_) = config.network.options.mode {
+        pod.gone().await?;
+    }
     Ok(())
 }
 

@@ -200,7 +200,11 @@ pub fn wait_until_gone(dirs: &Dirs, id: &str) -> Result<()> {
     wait_for_lock(&dirs.run.join(id))
 }
 
-fn wait_for_lock(path: &Path) -> Result<()> {
+/// Returns when no process lives for the pod in this directory.
+///
+/// # Errors
+/// When its lock can't be taken.
+pub fn wait_for_lock(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return Ok(());
     }

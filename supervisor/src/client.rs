@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream as StdStream,
     path::{Path, PathBuf},
+    process::Child,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,6 +49,8 @@ pub struct Pod {
     dir: PathBuf,
     /// Held for a supervisor that has just been started, until it has answered.
     held: Arc<Mutex<Option<RunDir>>>,
+    /// The process that was started, which ends after all that it has of the host.
+    child: Arc<Mutex<Option<Child>>>,
 }
 
 impl std::fmt::Debug for Pod {
@@ -121,12 +124,30 @@ impl Pod {
         stream.set_nonblocking(true).map_err(failed)?;
         let stream = UnixStream::from_std(stream).map_err(failed)?;
         let client = PodClient::new(Client::new(Socket::new(stream)));
-        Ok(Self { client, dir: dir.to_owned(), held: Arc::default() })
+        Ok(Self { client, dir: dir.to_owned(), held: Arc::default(), child: Arc::default() })
     }
 
-    /// Holds the run directory until the supervisor has answered.
-    pub(crate) fn hold(&mut self, dir: RunDir) {
+    /// Holds the run directory until the supervisor has answered, and what was started with it.
+    pub(crate) fn hold(&mut self, dir: RunDir, child: Child) {
         self.held = Arc::new(Mutex::new(Some(dir)));
+        self.child = Arc::new(Mutex::new(Some(child)));
+    }
+
+    /// Returns when a pod that has ended is gone from the host: for those whose ports are a process's.
+    ///
+    /// # Errors
+    /// When its lock can't be taken.
+    pub async fn gone(&self) -> Result<()> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let dir = self.dir.clone();
+        let waiting = tokio::task::spawn_blocking(move || match child {
+            Some(mut child) => {
+                let failed = |source| Error::Io { what: "wait for", path: dir, source };
+                child.wait().map(drop).map_err(failed)
+            }
+            None => rundir::wait_for_lock(&dir),
+        });
+        waiting.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// What the supervisor is.

@@ -52,13 +52,13 @@ impl Pod {
         };
         // SAFETY: between fork and exec the closure makes one call, which is async-signal-safe.
         unsafe { command.pre_exec(leave) };
-        command.spawn().map_err(|source| Error::Spawn {
+        let child = command.spawn().map_err(|source| Error::Spawn {
             program: program.display().to_string(),
             hint: "install husk completely",
             source,
         })?;
         let mut pod = Self::connect(dir.path())?;
-        pod.hold(dir);
+        pod.hold(dir, child);
         Ok(pod)
     }
 }

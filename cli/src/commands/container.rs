@@ -95,7 +95,10 @@ async fn start_attached(dirs: &Dirs, store: &Store, name: &str, args: &StartArgs
     drop(lock);
     session.resize().await;
     match session.attend(copying, waiting, &signals).await? {
-        Outcome::Ended(ended) => exit_code(ended),
+        Outcome::Ended(ended) => {
+            start::settle(&pod, &record.config).await?;
+            exit_code(ended)
+        }
         Outcome::Detached => Ok(0),
     }
 }
@@ -151,6 +154,9 @@ async fn stop_one(
         Err(_) if !store.get(id).is_ok_and(|record| record.state.status.needs_supervisor()) => Ok(()),
         other => {
             other?;
+            if !restarting {
+                start::settle(&pod, &record.config).await?;
+            }
             events::record(dirs, &Event::of_container(&record.config, "stop"));
             Ok(())
         }

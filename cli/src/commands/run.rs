@@ -67,8 +67,9 @@ pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> 
             return Err(error);
         }
     };
-    timeline.mark(Stage::CleanedUp);
     let Outcome::Ended(ended) = outcome else { return Ok(0) };
+    start::settle(&pod, &config).await?;
+    timeline.mark(Stage::CleanedUp);
     if let Some(format) = args.timings {
         print_timings(timeline, &ended, format)?;
     }
