@@ -2,7 +2,7 @@
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const FILES: [&str; 3] = ["agent.proto", "cri.proto", "runtimeoptions.proto"];
+const FILES: [&str; 4] = ["agent.proto", "cri.proto", "pod.proto", "runtimeoptions.proto"];
 
 fn main() {
     for file in FILES {
@@ -21,7 +21,7 @@ fn main() {
     // The generated list of modules leaves out the service's.
     std::fs::write(
         format!("{out_dir}/mod.rs"),
-        "pub mod agent;\npub mod agent_ttrpc;\npub mod cri;\npub mod runtimeoptions;\n",
+        "pub mod agent;\npub mod agent_ttrpc;\npub mod cri;\npub mod pod;\npub mod pod_ttrpc;\npub mod runtimeoptions;\n",
     )
     .expect("OUT_DIR is writable");
 }

@@ -16,5 +16,5 @@ step "Building the initramfs"
 guest-image/build-initramfs.sh "build/agent-target/$target/agent/husk-agent" build/guest/initramfs.cpio
 
 step "Building husk"
-cargo build --locked --release --package husk --package husk-shim --package husk-vmm --package husk-filesystem --package husk-lab \
+cargo build --locked --release --package husk --package husk-supervisor --package husk-shim --package husk-vmm --package husk-filesystem --package husk-lab \
     --package husk-bench

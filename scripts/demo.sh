@@ -25,4 +25,12 @@ echo
 echo "# The first run unpacks the image inside a VM; the second finds it unpacked."
 show "$husk" run --rm "$HUSK_TEST_REGISTRY/debian-python" python3 -c "$program"
 show "$husk" run --rm --timings "$HUSK_TEST_REGISTRY/debian-python" python3 -c "$program"
+echo
+echo "# A container in the background lives on without the command that started it."
+show "$husk" run -d --name sleeper "$HUSK_TEST_REGISTRY/debian-python" python3 -c 'import time; print("awake", flush=True); time.sleep(1000)'
+show "$husk" ps
+show "$husk" exec sleeper python3 --version
+show "$husk" logs sleeper
+show "$husk" stop --time 1 sleeper
+show "$husk" rm sleeper
 show "$husk" images

@@ -105,7 +105,7 @@ for name in busybox debian-python redis entry-missing entry-not-executable user-
     "$release/husk" --root "$HUSK_TEST_ROOT" pull --quiet "$HUSK_TEST_REGISTRY/$name"
 done
 for name in busybox debian-python redis; do
-    "$release/husk" --root "$HUSK_TEST_ROOT" run --entrypoint true "$HUSK_TEST_REGISTRY/$name"
+    "$release/husk" --root "$HUSK_TEST_ROOT" run --rm --entrypoint true "$HUSK_TEST_REGISTRY/$name"
 done
 
 step "Running the tests"
@@ -115,7 +115,8 @@ cargo-nextest nextest run --profile e2e --cargo-metadata build/e2e/cargo.json \
 step "Looking for leftovers"
 left=$(
     pgrep -a husk || true
-    find "$HUSK_TEST_ROOT/run" "$HUSK_TEST_ROOT/data/scratch" -mindepth 1 ! -name lock ! -name names ! -path '*/run/networks*'
+    find "$HUSK_TEST_ROOT/run" -mindepth 1 ! -name lock ! -name names ! -name 'events.log*' ! -path '*/run/networks*'
+    find "$HUSK_TEST_ROOT/data/containers" -mindepth 1
     # What a network was given last is remembered; nobody may still have anything, and no bridge be left.
     grep -rl '"sandbox"' "$HUSK_TEST_ROOT/run/networks" || true
     ip -o link | grep -w 'hk.*' || true

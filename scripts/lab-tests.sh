@@ -3,7 +3,7 @@
 
 # build_lab_tests NAME: builds husk and the tests NAME; their program is in $lab_tests then, and the image in $lab_image.
 build_lab_tests() {
-    cargo build --locked --release --package husk --package husk-shim --package husk-vmm --package husk-filesystem --package husk-lab
+    cargo build --locked --release --package husk --package husk-supervisor --package husk-shim --package husk-vmm --package husk-filesystem --package husk-lab
     mkdir -p build/e2e
     lab_tests=$(cargo test --locked --release --no-run --package husk-tests --test "$1" --message-format json |
         sed -n "s/.*\"executable\":\"\\([^\"]*$1-[^\"]*\\)\".*/\\1/p" | tail -n 1)

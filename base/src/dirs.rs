@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, Metadata},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -60,6 +61,18 @@ pub fn make_private_dir(path: &Path) -> Result<(), PrivateDirError> {
     check_parents(path, user)?;
     let metadata = fs::symlink_metadata(path).map_err(IoError::of("examine", path))?;
     check(path, &metadata, user)
+}
+
+/// Makes a directory, for this user alone, right inside one that [`make_private_dir`] has accepted: nobody else can have made
+/// anything there.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_dir_inside(path: &Path) -> Result<(), PrivateDirError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => Ok(made.map_err(IoError::of("create", path))?),
+    }
 }
 
 /// Checks the directory itself. A link to it must be this user's or root's own.
@@ -154,6 +167,16 @@ mod tests {
         std::os::unix::fs::lchown(&link, Some(ROOT), None).unwrap();
         set_mode(&real, 0o777);
         assert!(matches!(make_private_dir(&link), Err(PrivateDirError::Writable { .. })));
+    }
+
+    #[test]
+    fn a_directory_inside_needs_its_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            make_dir_inside(&dir.path().join("a")).unwrap();
+        }
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().mode() & 0o7777, 0o700);
+        assert!(matches!(make_dir_inside(&dir.path().join("b/c")), Err(PrivateDirError::Io(_))));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What several parts of husk need and no library has in this form: lock files, atomic files, private directories,
-//! ids, MAC addresses, and the texts of errors.
+//! What several parts of husk need and no library has in this form: lock files, atomic files, private
+//! directories, ids, MAC addresses, netlink, unix sockets with long paths, and the texts of errors.
 //!
 //! Nothing here is asynchronous, and nothing knows of pods, images or networks.
 
@@ -11,6 +11,8 @@ pub mod io;
 pub mod json_file;
 pub mod lock;
 pub mod mac;
+pub mod netlink;
+pub mod socket;
 
 pub use io::IoError;
 pub use mac::Mac;

@@ -1,7 +1,7 @@
 //! Lock files: flocks that end with the process that holds them.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
@@ -33,6 +33,57 @@ pub fn lock_with(path: &Path, options: &OpenOptions) -> Result<File, IoError> {
     }
 }
 
+/// As [`lock_file`], but does not wait: `None` if the lock is held.
+///
+/// # Errors
+/// When the file can't be opened or locked.
+pub fn try_lock_file(path: &Path) -> Result<Option<File>, IoError> {
+    loop {
+        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
+        match file.try_lock() {
+            Ok(()) if is_still_at(&file, path)? => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(IoError::of("lock", path)(error)),
+        }
+    }
+}
+
+/// Waits for a shared lock of a file, which is made when missing. Dropping the result frees the lock.
+///
+/// The lock belongs to the returned file alone, which is opened anew: other locks of the same process stay as they are.
+///
+/// # Errors
+/// When the file can't be opened or locked.
+pub fn lock_shared(path: &Path) -> Result<File, IoError> {
+    loop {
+        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
+        file.lock_shared().map_err(IoError::of("lock", path))?;
+        if is_still_at(&file, path)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether a lock of the file is held, exclusive or shared. A missing file is not locked, and is not made.
+///
+/// The test takes the lock for a moment: a [`try_lock_file`] at the same time may find it held.
+///
+/// # Errors
+/// When the file can't be opened or its lock not tried.
+pub fn is_locked(path: &Path) -> Result<bool, IoError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if is_missing(&error) => return Ok(false),
+        Err(error) => return Err(IoError::of("open", path)(error)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(IoError::of("lock", path)(error)),
+    }
+}
+
 fn made_when_missing() -> OpenOptions {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
@@ -58,7 +109,7 @@ pub fn is_still_at(file: &File, path: &Path) -> Result<bool, IoError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::TryLockError, path::PathBuf, thread};
+    use std::{path::PathBuf, thread};
 
     use super::*;
 
@@ -68,22 +119,35 @@ mod tests {
         (dir, path)
     }
 
-    fn is_locked(path: &Path) -> bool {
-        matches!(File::open(path).unwrap().try_lock(), Err(TryLockError::WouldBlock))
-    }
-
     #[test]
-    fn a_lock_excludes_all_others_until_it_is_dropped() {
+    fn an_exclusive_lock_excludes_all_others_until_it_is_dropped() {
         let (_dir, path) = lock_path();
         let held = lock_file(&path).unwrap();
-        assert!(is_locked(&path));
+        assert!(try_lock_file(&path).unwrap().is_none());
+        assert!(is_locked(&path).unwrap());
         drop(held);
-        assert!(!is_locked(&path));
+        assert!(!is_locked(&path).unwrap());
+        assert!(try_lock_file(&path).unwrap().is_some());
     }
 
     #[test]
-    fn a_lock_in_a_missing_directory_is_an_error() {
-        let (dir, _) = lock_path();
+    fn shared_locks_exclude_exclusive_ones_alone() {
+        let (_dir, path) = lock_path();
+        let first = lock_shared(&path).unwrap();
+        let second = lock_shared(&path).unwrap();
+        drop(first);
+        assert!(is_locked(&path).unwrap());
+        assert!(try_lock_file(&path).unwrap().is_none());
+        drop(second);
+        assert!(try_lock_file(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_missing_file_is_not_locked_and_not_made() {
+        let (dir, path) = lock_path();
+        assert!(!is_locked(&path).unwrap());
+        assert!(!path.exists());
+        assert!(!is_locked(&dir.path().join("gone/lock")).unwrap());
         assert!(lock_file(&dir.path().join("gone/lock")).is_err());
     }
 
@@ -99,7 +163,7 @@ mod tests {
         drop(old);
         let new = waiting.join().unwrap();
         assert!(is_still_at(&new, &path).unwrap());
-        assert!(is_locked(&path));
+        assert!(is_locked(&path).unwrap());
     }
 
     #[test]

@@ -1,21 +1,40 @@
 //! The committed figures, and what makes a new figure too large.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::result::{Measurement, RunResult, summarize};
 
-/// A stage may grow by so much of itself ...
-const SHARE: f64 = 0.03;
-/// ... and in any case by so many virtual ms: runs of the same code differ by this in stages that wait for the kernel.
-const FLOOR_MS: f64 = 0.3;
+/// By how much a figure may grow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Allowance {
+    /// By so much of itself ...
+    share: f64,
+    /// ... and in any case by so many virtual ms.
+    floor_ms: f64,
+}
+
+/// Between runs with the same programs. Runs of the same code differ by the floor in stages that wait for the
+/// kernel.
+pub(crate) const SAME: Allowance = Allowance { share: 0.03, floor_ms: 0.3 };
+/// Where a program differs, and figures are scaled by those of peers: 1 % more for the spread of the peers'
+/// figures, 2 % since peers are not husk; and another kernel may move the border of two stages, by 0.7 ms as seen.
+pub(crate) const SCALED: Allowance = Allowance { share: 0.06, floor_ms: 1.0 };
 /// The border between two stages may move by so many virtual ms: which of two processes the guest's only CPU runs first is up to its
 /// scheduler, and may change with the size of a binary.
 const BORDER_MS: f64 = 1.0;
 /// What the figures depend on, beside the code: by what it was built, and on what it ran.
 const DEPENDS_ON: [&str; 3] = ["rustc", "guest kernel", "lab"];
+/// The names of the peers' versions begin so.
+const PEER: &str = "peer ";
+/// What the whole of a measurement is called beside its stages.
+const TOTAL: &str = "total";
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,9 +44,12 @@ pub(crate) struct Baseline {
     pub(crate) reason: String,
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// What the figures depend on, beside the code.
+    /// What the figures depend on, beside the code; and the peers' versions.
     pub(crate) made_with: BTreeMap<String, String>,
     pub(crate) figures: Vec<Figures>,
+    /// The peers', measured in the same runs.
+    #[serde(default)]
+    pub(crate) peers: Vec<Figures>,
 }
 
 /// Those of one measurement, in virtual ms: one of each round.
@@ -53,6 +75,22 @@ impl Figures {
             varies: Vec::new(),
         }
     }
+
+    /// Those of a run's peers; what was counted beside their stages is a stage, too.
+    pub(crate) fn peers(result: &RunResult) -> Vec<Self> {
+        let peers = result.measurements.iter().filter(|measurement| !measurement.own);
+        let with_counts = |measurement: &Measurement| {
+            let mut all = measurement.clone();
+            all.stages.append(&mut all.counts);
+            Self::new(&all, &measurement.id)
+        };
+        peers.map(with_counts).collect()
+    }
+
+    /// The samples of a stage.
+    pub(crate) fn samples(&self, stage: &str) -> Option<&Vec<f64>> {
+        find(&self.stages, stage)
+    }
 }
 
 impl Baseline {
@@ -66,30 +104,45 @@ impl Baseline {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// A baseline of these figures.
-    pub(crate) fn new(result: &RunResult, figures: Vec<Figures>, reason: &str) -> Result<Self> {
+    /// A baseline of these figures, and the peers'.
+    pub(crate) fn new(
+        result: &RunResult,
+        figures: Vec<Figures>,
+        peers: Vec<Figures>,
+        reason: &str,
+    ) -> Result<Self> {
         ensure!(!reason.trim().is_empty(), "a baseline needs a reason");
-        let made_with =
-            DEPENDS_ON.map(|key| (key.to_owned(), result.versions.get(key).cloned().unwrap_or_default()));
+        let matters = |key: &str| DEPENDS_ON.contains(&key) || key.starts_with(PEER);
+        let mut made_with = result.versions.clone();
+        made_with.retain(|key, _| matters(key));
         Ok(Self {
             reason: reason.trim().into(),
             date: result.date.clone(),
             commit: result.commit.clone(),
-            made_with: made_with.into(),
+            made_with,
             figures,
+            peers,
         })
     }
 
-    /// Why these figures can't be compared with the baseline's: the program that differs, its version then and now.
+    /// Why these figures can't be compared as they are: each program that differs, its version then and now.
     pub(crate) fn differences(&self, result: &RunResult) -> Vec<(String, String, String)> {
-        let empty = String::new();
-        DEPENDS_ON
-            .iter()
-            .filter_map(|key| {
-                let then = self.made_with.get(*key).unwrap_or(&empty);
-                let now = result.versions.get(*key).unwrap_or(&empty);
-                (then != now).then(|| ((*key).to_owned(), then.clone(), now.clone()))
-            })
+        self.differing(result, |key| DEPENDS_ON.contains(&key))
+    }
+
+    /// The same of the peers.
+    pub(crate) fn peer_differences(&self, result: &RunResult) -> Vec<(String, String, String)> {
+        self.differing(result, |key| key.starts_with(PEER))
+    }
+
+    fn differing(&self, result: &RunResult, of: impl Fn(&str) -> bool) -> Vec<(String, String, String)> {
+        let keys: BTreeSet<&String> = self.made_with.keys().chain(result.versions.keys()).collect();
+        let version =
+            |versions: &BTreeMap<String, String>, key| versions.get(key).cloned().unwrap_or_default();
+        keys.into_iter()
+            .filter(|key| of(key))
+            .map(|key| (key.clone(), version(&self.made_with, key), version(&result.versions, key)))
+            .filter(|(_, then, now)| then != now)
             .collect()
     }
 }
@@ -106,12 +159,12 @@ pub(crate) fn merge(runs: &[Vec<Figures>]) -> Vec<Figures> {
             let runs: Vec<Vec<f64>> = same.iter().filter_map(|figures| of(figures)).collect();
             *samples = medians(&runs);
             let above = runs.iter().map(|run| difference(samples, run)).fold(0.0, f64::max);
-            if above > FLOOR_MS {
+            if above > SAME.floor_ms {
                 merged.varies.push((name.to_owned(), to_us(above)));
             }
         };
         let mut total = figures.total.clone();
-        all("total", &mut total, &|figures| Some(figures.total.clone()));
+        all(TOTAL, &mut total, &|figures| Some(figures.total.clone()));
         let mut stages = figures.stages.clone();
         for (name, samples) in &mut stages {
             all(name, samples, &|figures| find(&figures.stages, name).cloned());
@@ -163,27 +216,27 @@ pub(crate) struct Line {
 }
 
 /// Compares all figures of the baseline with new ones.
-pub(crate) fn compare(before: &[Figures], after: &[Figures]) -> Vec<Line> {
+pub(crate) fn compare(before: &[Figures], after: &[Figures], allowance: Allowance) -> Vec<Line> {
     let mut lines = Vec::new();
     for old in before {
         let new = after.iter().find(|new| new.id == old.id);
-        compare_one(old, new, &mut lines);
+        compare_one(old, new, allowance, &mut lines);
     }
     for new in after.iter().filter(|new| before.iter().all(|old| old.id != new.id)) {
-        lines.push(line(new, "total", None, Some(&new.total)));
+        lines.push(line(new, TOTAL, None, Some(&new.total), allowance));
     }
     lines
 }
 
-fn compare_one(old: &Figures, new: Option<&Figures>, lines: &mut Vec<Line>) {
-    lines.push(line(old, "total", Some(&old.total), new.map(|new| &new.total)));
+fn compare_one(old: &Figures, new: Option<&Figures>, allowance: Allowance, lines: &mut Vec<Line>) {
+    lines.push(line(old, TOTAL, Some(&old.total), new.map(|new| &new.total), allowance));
     let Some(new) = new else {
         return;
     };
     let mut stages: Vec<Line> = old
         .stages
         .iter()
-        .map(|(name, samples)| line(old, name, Some(samples), find(&new.stages, name)))
+        .map(|(name, samples)| line(old, name, Some(samples), find(&new.stages, name), allowance))
         .collect();
     for (of, with) in (1..stages.len()).flat_map(|next| [(next - 1, next), (next, next - 1)]) {
         if border_moved(&stages[of], &stages[with]) {
@@ -196,7 +249,7 @@ fn compare_one(old: &Figures, new: Option<&Figures>, lines: &mut Vec<Line>) {
     lines.append(&mut stages);
     for (name, samples) in &new.stages {
         if find(&old.stages, name).is_none() {
-            lines.push(line(old, name, None, Some(samples)));
+            lines.push(line(old, name, None, Some(samples), allowance));
         }
     }
 }
@@ -206,14 +259,20 @@ fn border_moved(stage: &Line, neighbour: &Line) -> bool {
     stage.change == Change::More
         && neighbour.change != Change::Gone
         && stage.difference <= BORDER_MS
-        && stage.difference + neighbour.difference <= FLOOR_MS
+        && stage.difference + neighbour.difference <= SAME.floor_ms
 }
 
 fn find<'a>(stages: &'a [(String, Vec<f64>)], name: &str) -> Option<&'a Vec<f64>> {
     stages.iter().find(|(other, _)| other == name).map(|(_, samples)| samples)
 }
 
-fn line(figures: &Figures, stage: &str, before: Option<&Vec<f64>>, after: Option<&Vec<f64>>) -> Line {
+fn line(
+    figures: &Figures,
+    stage: &str,
+    before: Option<&Vec<f64>>,
+    after: Option<&Vec<f64>>,
+    allowance: Allowance,
+) -> Line {
     let median = |samples: Option<&Vec<f64>>| samples.map(|samples| summarize(samples).median);
     let mut line = Line {
         id: figures.id.clone(),
@@ -226,26 +285,28 @@ fn line(figures: &Figures, stage: &str, before: Option<&Vec<f64>>, after: Option
     if let (Some(before), Some(after)) = (before, after) {
         line.difference = difference(before, after);
         let varies = figures.varies.iter().find(|(name, _)| name == stage).map_or(0.0, |(_, ms)| *ms);
-        line.change = change(summarize(before).median, varies, line.difference);
+        line.change = allowance.judge(summarize(before).median, varies, line.difference);
     }
     line
 }
 
 /// Rounds with the same number are alike: a start that waits for ticks takes longer or shorter by where between two ticks it
 /// begins. So their differences say more than medians do, and the median of those passes over the odd one out.
-fn difference(before: &[f64], after: &[f64]) -> f64 {
+pub(crate) fn difference(before: &[f64], after: &[f64]) -> f64 {
     let differences: Vec<f64> = before.iter().zip(after).map(|(before, after)| after - before).collect();
     summarize(&differences).median
 }
 
-fn change(before: f64, varies: f64, difference: f64) -> Change {
-    let allowed = (before * SHARE).max(FLOOR_MS).max(varies * (1.0 + SHARE));
-    if difference > allowed {
-        Change::More
-    } else if difference < -allowed {
-        Change::Less
-    } else {
-        Change::None
+impl Allowance {
+    fn judge(self, before: f64, varies: f64, difference: f64) -> Change {
+        let allowed = (before * self.share).max(self.floor_ms).max(varies * (1.0 + self.share));
+        if difference > allowed {
+            Change::More
+        } else if difference < -allowed {
+            Change::Less
+        } else {
+            Change::None
+        }
     }
 }
 
@@ -264,8 +325,12 @@ mod tests {
     }
 
     fn changes(before: &[(&str, f64)], after: &[(&str, f64)]) -> Vec<Change> {
-        let lines = compare(&[figures("a", before)], &[figures("a", after)]);
+        let lines = compare(&[figures("a", before)], &[figures("a", after)], SAME);
         lines.into_iter().map(|line| line.change).collect()
+    }
+
+    fn change(before: f64, varies: f64, difference: f64) -> Change {
+        SAME.judge(before, varies, difference)
     }
 
     #[test]
@@ -273,8 +338,8 @@ mod tests {
         assert_eq!(change(100.0, 0.0, 3.0), Change::None);
         assert_eq!(change(100.0, 0.0, 3.1), Change::More);
         assert_eq!(change(100.0, 0.0, -3.1), Change::Less);
-        assert_eq!(change(1.0, 0.0, FLOOR_MS - 0.01), Change::None);
-        assert_eq!(change(1.0, 0.0, FLOOR_MS + 0.01), Change::More);
+        assert_eq!(change(1.0, 0.0, SAME.floor_ms - 0.01), Change::None);
+        assert_eq!(change(1.0, 0.0, SAME.floor_ms + 0.01), Change::More);
         assert_eq!(change(0.0, 0.0, 1.0), Change::More);
         assert_eq!(change(40.0, 4.0, 4.1), Change::None);
         assert_eq!(change(40.0, 4.0, 4.2), Change::More);
@@ -308,7 +373,7 @@ mod tests {
     fn stages_and_measurements_that_come_or_go_are_found() {
         assert_eq!(changes(&[("x", 1.0)], &[("y", 1.0)]), [Change::None, Change::Gone, Change::Gone]);
         let (one, two) = ([figures("a", &[])], [figures("b", &[])]);
-        let lines = compare(&one, &two);
+        let lines = compare(&one, &two, SAME);
         assert_eq!(lines.iter().map(|line| &line.change).collect::<Vec<_>>(), [&Change::Gone, &Change::Gone]);
     }
 
@@ -336,7 +401,7 @@ mod tests {
         let odd_run = merge(&[run([5.0, 6.0, 7.0]), run([9.0, 10.0, 7.0]), run([5.0, 6.0, 7.0])]);
         assert_eq!(odd_run[0].total, [5.0, 6.0, 7.0]);
         assert_eq!(odd_run[0].varies, [("total".to_owned(), 4.0)]);
-        let lines = compare(&odd_run, &run([9.0, 10.0, 11.0]));
+        let lines = compare(&odd_run, &run([9.0, 10.0, 11.0]), SAME);
         assert_eq!(lines[0].change, Change::None);
         assert_eq!(merge(&[]), []);
     }
@@ -353,11 +418,15 @@ mod tests {
     fn other_programs_are_told_and_a_reason_is_asked_for() {
         let mut result = result(Vec::new());
         result.versions.insert("rustc".into(), "1.95".into());
-        assert!(Baseline::new(&result, Vec::new(), " ").is_err());
-        let baseline = Baseline::new(&result, Vec::new(), "first").unwrap();
+        result.versions.insert("peer runc".into(), "1.1".into());
+        assert!(Baseline::new(&result, Vec::new(), Vec::new(), " ").is_err());
+        let baseline = Baseline::new(&result, Vec::new(), Vec::new(), "first").unwrap();
         assert_eq!(baseline.differences(&result), []);
         result.versions.insert("rustc".into(), "1.96".into());
         result.versions.insert("of no matter".into(), "1".into());
         assert_eq!(baseline.differences(&result), [("rustc".into(), "1.95".into(), "1.96".into())]);
+        assert_eq!(baseline.peer_differences(&result), []);
+        result.versions.insert("peer runc".into(), "1.2".into());
+        assert_eq!(baseline.peer_differences(&result), [("peer runc".into(), "1.1".into(), "1.2".into())]);
     }
 }

@@ -1,13 +1,14 @@
 //! The gate: some starts in the lab's deterministic mode, compared with the committed figures. It proves itself each time: a
 //! start whose VMM was put off by some milliseconds must be found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     args::GateArgs,
-    baseline::{self, Baseline, Change, Figures, Line},
+    baseline::{self, Allowance, Baseline, Change, Figures, Line, SAME, SCALED},
+    peers::Scale,
     plan::{Peers, Plan, Suite},
     result::{Mode, RunResult},
     run,
@@ -22,34 +23,15 @@ const BASELINE_RUNS: u32 = 3;
 /// What [`SLOWED`] is a slow version of, and where.
 const SLOWED_WAS: &str = "run-none";
 const SLOWED_STAGE: &str = "VMM configured";
+const NEW_BASELINE: &str = "make a new baseline (husk-bench baseline --reason TEXT)";
 
 /// `husk-bench gate`: whether nothing grew.
 pub(crate) fn run(args: &GateArgs) -> Result<bool> {
     let baseline = Baseline::load(&args.baseline)?;
-    let result = measure(args)?;
-    let differences = baseline.differences(&result);
-    let (figures, slowed) = figures(&result)?;
-    if !differences.is_empty() {
-        // Figures of another compiler or kernel say nothing; the proof says at least that the gate would work here.
-        prove(&figures, &slowed)?;
-        for (name, then, now) in &differences {
-            println!("not comparable: {name} was {then:?} for the baseline, and is {now:?} here");
-        }
-        println!(
-            "GATE SKIPPED: {} programs differ from the baseline's; nothing was compared",
-            differences.len()
-        );
-        return Ok(true);
-    }
-    prove(&baseline.figures, &slowed)?;
-    let lines = baseline::compare(&baseline.figures, &figures);
-    print(&lines);
-    let mut bad = bad(lines);
+    let mut bad = bad(judge(&baseline, &measure(args)?)?);
     if !bad.is_empty() {
         println!("{} figures grew, came or went: measuring once more, to be sure", bad.len());
-        let lines = baseline::compare(&baseline.figures, &self::figures(&measure(args)?)?.0);
-        print(&lines);
-        let again = self::bad(lines);
+        let again = self::bad(judge(&baseline, &measure(args)?)?);
         bad.retain(|line| again.iter().any(|other| (&other.id, &other.stage) == (&line.id, &line.stage)));
     }
     if bad.is_empty() {
@@ -59,8 +41,33 @@ pub(crate) fn run(args: &GateArgs) -> Result<bool> {
     for line in &bad {
         println!("GATE FAILED: {}", describe(line));
     }
-    println!("If that is meant to be: husk-bench baseline --reason 'why it is'");
+    println!("If that is intended, {NEW_BASELINE}");
     Ok(false)
+}
+
+/// Compares a run with the baseline, once the comparison has proved that it finds a slow start.
+fn judge(baseline: &Baseline, result: &RunResult) -> Result<Vec<Line>> {
+    let (before, allowance) = expected(baseline, result)?;
+    let (figures, slowed) = figures(result)?;
+    prove(&before, &slowed, allowance)?;
+    let lines = baseline::compare(&before, &figures, allowance);
+    print(&lines);
+    Ok(lines)
+}
+
+/// What the baseline lets expect of this run: its figures, scaled by the peers' where a program differs.
+fn expected(baseline: &Baseline, result: &RunResult) -> Result<(Vec<Figures>, Allowance)> {
+    let differences = baseline.differences(result);
+    if differences.is_empty() {
+        return Ok((baseline.figures.clone(), SAME));
+    }
+    for (name, then, now) in &differences {
+        println!("{name} was {then:?} for the baseline, and is {now:?} here");
+    }
+    let scale = Scale::new(baseline, result)
+        .map_err(|error| anyhow!("GATE FAILED: nothing can be compared, since {error:#}: {NEW_BASELINE}"))?;
+    println!("so the baseline's figures are scaled as its peers moved: {scale}");
+    Ok((scale.apply(&baseline.figures), SCALED))
 }
 
 /// What a change must not do without a word.
@@ -78,15 +85,20 @@ pub(crate) fn update(args: &GateArgs, from: &[PathBuf], reason: &str) -> Result<
     let mut all = Vec::new();
     for result in &results {
         let (figures, slowed) = figures(result)?;
-        prove(&figures, &slowed)?;
+        prove(&figures, &slowed, SCALED)?;
         all.push(figures);
     }
     let figures = baseline::merge(&all);
     if let Ok(old) = Baseline::load(&args.baseline) {
-        print(&baseline::compare(&old.figures, &figures));
+        print(&baseline::compare(&old.figures, &figures, SAME));
     }
     let last = results.last().context("there are no results to make a baseline of")?;
-    Baseline::new(last, figures, reason)?.save(&args.baseline)?;
+    let peers = baseline::merge(&results.iter().map(Figures::peers).collect::<Vec<_>>());
+    let baseline = Baseline::new(last, figures, peers, reason)?;
+    for result in &results {
+        Scale::new(&baseline, result).context("the peers' figures are of no use to the gate")?;
+    }
+    baseline.save(&args.baseline)?;
     println!("wrote {}", args.baseline.display());
     Ok(())
 }
@@ -100,17 +112,22 @@ fn measure(args: &GateArgs) -> Result<RunResult> {
         warmups: WARMUPS,
         cpus: Vec::new(),
         files: run::files(&tree)?,
-        peers: Peers::default(),
+        peers: Peers {
+            qemu: run::program(Path::new("qemu-system-x86_64")),
+            oci_runtimes: run::program(Path::new("runc")).into_iter().collect(),
+            ..Peers::default()
+        },
     };
     let result = run::measure(&tree, &plan, args.common.timeout)?;
     result.save(&tree.path("build/bench/gate.json"))?;
     Ok(result)
 }
 
-/// All figures, and apart from them those of the slowed start.
+/// All of husk's figures, and apart from them those of the slowed start.
 fn figures(result: &RunResult) -> Result<(Vec<Figures>, Figures)> {
     let slowed = result.find(SLOWED).context("the slowed start was not measured")?;
-    let others = result.measurements.iter().filter(|measurement| measurement.id != SLOWED);
+    let own = result.measurements.iter().filter(|measurement| measurement.own);
+    let others = own.filter(|measurement| measurement.id != SLOWED);
     Ok((
         others.map(|measurement| Figures::new(measurement, &measurement.id)).collect(),
         Figures::new(slowed, SLOWED_WAS),
@@ -118,9 +135,9 @@ fn figures(result: &RunResult) -> Result<(Vec<Figures>, Figures)> {
 }
 
 /// Fails unless the comparison finds the slowed start slow.
-fn prove(before: &[Figures], slowed: &Figures) -> Result<()> {
+fn prove(before: &[Figures], slowed: &Figures, allowance: Allowance) -> Result<()> {
     let before: Vec<Figures> = before.iter().filter(|figures| figures.id == SLOWED_WAS).cloned().collect();
-    let lines = baseline::compare(&before, std::slice::from_ref(slowed));
+    let lines = baseline::compare(&before, std::slice::from_ref(slowed), allowance);
     let grew: Vec<&Line> = lines.iter().filter(|line| line.change == Change::More).collect();
     if !grew.iter().any(|line| line.stage == SLOWED_STAGE) {
         bail!("the gate is broken: a start that was put off by some milliseconds passed it: {lines:?}");
@@ -164,10 +181,21 @@ mod tests {
             ]);
             let (figures, slowed) = figures(&result).unwrap();
             assert_eq!(figures.len(), 1);
-            prove(&figures, &slowed)
+            prove(&figures, &slowed, SCALED)
         };
         with(10.0).unwrap();
         assert!(with(0.1).unwrap_err().to_string().contains("broken"));
         assert!(figures(&result(Vec::new())).is_err());
+    }
+
+    #[test]
+    fn a_gate_without_peers_fails_where_a_program_differs() {
+        let mut now = result(Vec::new());
+        let baseline = Baseline::new(&now, Vec::new(), Vec::new(), "first").unwrap();
+        assert_eq!(expected(&baseline, &now).unwrap(), (Vec::new(), SAME));
+        now.versions.insert("lab".into(), "kernel 57".into());
+        let error = expected(&baseline, &now).unwrap_err().to_string();
+        assert!(error.contains("GATE FAILED") && error.contains("husk-bench baseline --reason"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
     }
 }

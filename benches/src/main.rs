@@ -9,6 +9,7 @@ mod guest_root;
 mod layout;
 mod machine;
 mod measure;
+mod peers;
 mod plan;
 mod report;
 mod result;

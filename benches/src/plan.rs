@@ -12,7 +12,7 @@ use crate::result::Mode;
 pub(crate) enum Suite {
     /// Starts and ends, and those of peers.
     Boot,
-    /// husk's own prepared ones, quick to do.
+    /// husk's own prepared ones, quick to do, and the peers that they are judged by.
     Gate,
     /// Disk, network and streams.
     Io,
@@ -73,6 +73,8 @@ pub(crate) struct Files {
     pub(crate) husk: PathBuf,
     pub(crate) vmm: PathBuf,
     pub(crate) filesystem: PathBuf,
+    /// `husk-supervisor`.
+    pub(crate) supervisor: PathBuf,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     /// Initramfs whose init says that it runs, and waits.

@@ -118,6 +118,7 @@ fn root_files(tree: &Tree, suite: Suite) -> Result<Files> {
     let files = Files {
         vmm: tree.bin("husk-vmm"),
         filesystem: tree.bin("husk-fs"),
+        supervisor: tree.bin("husk-supervisor"),
         kernel: tree.path("build/guest/vmlinux"),
         ..Files::default()
     };
@@ -273,6 +274,7 @@ pub(crate) fn files(tree: &Tree) -> Result<Files> {
         husk: tree.bin("husk"),
         vmm: tree.bin("husk-vmm"),
         filesystem: tree.bin("husk-fs"),
+        supervisor: tree.bin("husk-supervisor"),
         kernel: tree.path("build/guest/vmlinux"),
         initramfs: tree.path("build/guest/initramfs.cpio"),
         mark: tree.guest("mark")?,
@@ -285,7 +287,7 @@ pub(crate) fn files(tree: &Tree) -> Result<Files> {
 }
 
 /// A peer that may be missing: then it is said, and left out.
-fn program(path: &Path) -> Option<PathBuf> {
+pub(crate) fn program(path: &Path) -> Option<PathBuf> {
     let found = find(path);
     if found.is_none() {
         eprintln!("{} is not installed, and left out", path.display());

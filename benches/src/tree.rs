@@ -29,7 +29,7 @@ impl Tree {
             None => root.join("target/release"),
         };
         let tree = Self { root, bin };
-        for file in ["husk", "husk-vmm", "husk-fs", "husk-lab"]
+        for file in ["husk", "husk-vmm", "husk-fs", "husk-supervisor", "husk-lab"]
             .map(|name| tree.bin(name))
             .into_iter()
             .chain([tree.path("build/guest/vmlinux"), tree.path("build/guest/initramfs.cpio")])

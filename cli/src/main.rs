@@ -2,10 +2,26 @@
 
 mod args;
 mod commands;
+mod create;
+mod describe;
+mod detach;
+mod facts;
+mod filters;
+mod go_text;
+mod human;
+mod list;
 mod network;
 mod output;
+mod ports;
 mod progress;
 mod runtime_class;
+mod session;
+mod signals;
+mod start;
+mod status;
+mod template;
+mod terminal;
+mod times;
 mod units;
 mod unprivileged;
 
@@ -14,7 +30,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use husk_sandbox::{paths::Dirs, timeline::Timeline};
 
-use args::{Cli, Command};
+use args::{Cli, Command, ContainerCommand, ContainerVerb, ImageCommand};
 
 fn main() -> ExitCode {
     let timeline = Timeline::begin();
@@ -27,11 +43,12 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let failure = cli.command.failure();
     match execute(cli, timeline) {
         Ok(code) => output::exit(code),
         Err(error) => {
             output::print_error(&error);
-            output::exit(output::exit_code(&error))
+            output::exit(output::exit_code(&error, failure))
         }
     }
 }
@@ -41,20 +58,65 @@ fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => commands::run::run(&dirs, args, timeline).await,
-            Command::Pull(args) => commands::pull::run(&dirs, &args).await,
-            Command::Images(args) => commands::images::run(&dirs, &args),
-            Command::Rmi(args) => commands::rmi::run(&dirs, &args),
-            Command::Load(args) => commands::load::run(&dirs, &args),
+            Command::Verb(verb) => act(&dirs, verb, timeline).await,
+            Command::Ps(args) => commands::ps::run(&dirs, &args),
+            Command::Inspect(args) => commands::inspect::any(&dirs, &args),
+            Command::Events(args) => commands::events::run(&dirs, &args).await,
+            Command::Container(ContainerCommand::Verb(verb)) => act(&dirs, verb, timeline).await,
+            Command::Container(ContainerCommand::Ls(args)) => commands::ps::run(&dirs, &args),
+            Command::Container(ContainerCommand::Inspect(args)) => {
+                commands::inspect::containers(&dirs, &args)
+            }
+            Command::Container(ContainerCommand::Prune(args)) => {
+                commands::prune::containers(&dirs, &args).await
+            }
+            Command::Pull(args) | Command::Image(ImageCommand::Pull(args)) => {
+                commands::pull::run(&dirs, &args).await
+            }
+            Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => {
+                commands::images::run(&dirs, &args)
+            }
+            Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => commands::rmi::run(&dirs, &args),
+            Command::Load(args) | Command::Image(ImageCommand::Load(args)) => {
+                commands::load::run(&dirs, &args)
+            }
+            Command::Image(ImageCommand::Inspect(args)) => commands::inspect::images(&dirs, &args),
             Command::Network(command) => commands::network::run(&dirs, &command).await,
-            Command::Port(args) => commands::network::port(&dirs, &args),
+            Command::Boot => commands::boot::run(&dirs).await,
             Command::Config(command) => commands::config::run(&command),
             Command::Containerd(command) => commands::containerd::run(&command),
             Command::Check(args) => commands::check::run(&dirs, &args),
+            Command::Info(args) => commands::info::run(&dirs, &args),
             Command::Version(args) => commands::version::run(&args),
+            Command::Completion(args) => commands::completion::run(&args),
+            Command::Man(args) => commands::man::run(&args),
         }
     });
     // Threads that still copy standard streams end with the process; nobody waits for them.
     runtime.shutdown_background();
     result
+}
+
+/// What is done with containers.
+async fn act(dirs: &Dirs, verb: ContainerVerb, timeline: Timeline) -> anyhow::Result<u8> {
+    match verb {
+        ContainerVerb::Run(args) => commands::run::run(dirs, &args, timeline).await,
+        ContainerVerb::Create(args) => commands::run::create_only(dirs, &args).await,
+        ContainerVerb::Start(args) => commands::container::start(dirs, &args).await,
+        ContainerVerb::Stop(args) => commands::container::stop(dirs, &args).await,
+        ContainerVerb::Kill(args) => commands::container::kill(dirs, &args).await,
+        ContainerVerb::Restart(args) => commands::container::restart(dirs, &args).await,
+        ContainerVerb::Pause(args) => commands::container::pause(dirs, &args, true).await,
+        ContainerVerb::Unpause(args) => commands::container::pause(dirs, &args, false).await,
+        ContainerVerb::Wait(args) => commands::container::wait(dirs, &args).await,
+        ContainerVerb::Rm(args) => commands::container::rm(dirs, &args).await,
+        ContainerVerb::Exec(args) => commands::exec::run(dirs, &args).await,
+        ContainerVerb::Attach(args) => commands::container::attach(dirs, &args).await,
+        ContainerVerb::Rename(args) => commands::container::rename(dirs, &args).await,
+        ContainerVerb::Update(args) => commands::update::run(dirs, &args).await,
+        ContainerVerb::Logs(args) => commands::logs::run(dirs, &args).await,
+        ContainerVerb::Stats(args) => commands::stats::run(dirs, &args).await,
+        ContainerVerb::Top(args) => commands::top::run(dirs, &args).await,
+        ContainerVerb::Port(args) => commands::port::run(dirs, &args),
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use husk_base::chain;
 use serde::Serialize;
 
-/// Docker's exit code for a failure of its own.
+/// Docker's exit code for a failure of its own, where another could be taken for a container's.
 pub(crate) const FAILURE: u8 = 125;
 
 /// Prints an error with all its causes, once, on one line where they are short.
@@ -13,14 +13,22 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     print_note(&format!("husk: {}\n", chain::text(error.as_ref())));
 }
 
+/// Tells what the user should know, and is not a failure.
+pub(crate) fn note(text: &str) {
+    print_note(&format!("husk: note: {text}\n"));
+}
+
 /// Prints text to standard error. That may be a terminal which is gone, and then nobody misses it.
 pub(crate) fn print_note(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// The exit code that an error asks for.
-pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<husk_sandbox::Error>().map_or(FAILURE, husk_sandbox::Error::exit_code)
+/// The exit code that an error asks for; `failure`, if it is one of husk's own.
+pub(crate) fn exit_code(error: &anyhow::Error, failure: u8) -> u8 {
+    match error.downcast_ref::<husk_sandbox::Error>().map_or(FAILURE, husk_sandbox::Error::exit_code) {
+        FAILURE => failure,
+        code => code,
+    }
 }
 
 /// Ends husk. A thread may still be blocked in a read of standard input: nobody waits for it.
@@ -47,6 +55,15 @@ pub(crate) fn print_table<const N: usize>(rows: &[[String; N]]) -> anyhow::Resul
         print_line(cells.collect::<Vec<_>>().join("   ").trim_end())?;
     }
     Ok(())
+}
+
+/// Prints text that ends with a newline. A reader that has left is no failure.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit(0),
+        result => Ok(result?),
+    }
 }
 
 /// Prints a line. A reader that has left is no failure.

@@ -84,6 +84,17 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A signal by its name or number, as it was given.
+pub(crate) fn parse_signal_name(text: &str) -> Result<String, String> {
+    parse_signal(text).map(|_| text.to_owned())
+}
+
+/// A signal's number.
+pub(crate) fn parse_signal(text: &str) -> Result<u32, String> {
+    let number = husk_sandbox::signals::parse(text).map(i32::unsigned_abs);
+    number.ok_or_else(|| format!("invalid signal: {text}"))
+}
+
 /// A host name: labels of letters, digits and hyphens, 64 bytes in all, which is the kernel's limit.
 pub(crate) fn parse_hostname(text: &str) -> Result<String, String> {
     let label = |label: &str| {
@@ -97,19 +108,6 @@ pub(crate) fn parse_hostname(text: &str) -> Result<String, String> {
     } else {
         Err("expected letters, digits, hyphens and dots, 64 at most".into())
     }
-}
-
-/// Bytes for people: `1.4 MB`, as Docker prints them.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    #[allow(clippy::cast_precision_loss)] // for people
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1000.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
 }
 
 #[cfg(test)]
@@ -158,11 +156,5 @@ mod tests {
         for bad in ["", "a b", "-a", "a..b", "a\n", &"a".repeat(65)] {
             assert!(parse_hostname(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn bytes_for_people() {
-        assert_eq!(human_bytes(999), "999 B");
-        assert_eq!(human_bytes(1_400_000), "1.4 MB");
     }
 }

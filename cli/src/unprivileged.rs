@@ -1,13 +1,9 @@
-//! Networks for who is not root: `husk run` runs itself again under `pasta`, where the package passt is installed.
+//! Networks for users who are not root: their supervisor runs under `pasta`, where the package passt is installed.
 
-use std::{collections::BTreeSet, env, os::unix::process::CommandExt};
+use std::collections::BTreeSet;
 
-use anyhow::{Context, bail};
-use husk_network::{
-    definition::DEFAULT_NETWORK,
-    publish::{self, PortMapping, PortProtocol},
-    unprivileged,
-};
+use anyhow::bail;
+use husk_network::{definition::DEFAULT_NETWORK, publish::PortProtocol, unprivileged};
 use husk_sandbox::{
     network::{NetworkMode, NetworkOptions},
     privilege,
@@ -15,10 +11,10 @@ use husk_sandbox::{
 
 use crate::output;
 
-/// Makes of the options what this user can have. May run husk anew in this one's place, and then does not return.
+/// Makes of the options what this user can have.
 ///
 /// # Errors
-/// When a network is asked for that takes root, or pasta can't be run.
+/// When a network is asked for that takes root, or pasta is missing.
 pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::Result<()> {
     let NetworkMode::Networks(wishes) = &options.mode else {
         return match options.mode {
@@ -28,16 +24,6 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
             _ => Ok(()),
         };
     };
-    if unprivileged::is_under_pasta() {
-        unprivileged::end_with_pasta().context("cannot watch pasta")?;
-        // It has published the ports, and its namespace is the network.
-        let tcp = std::mem::take(&mut options.publish).into_iter();
-        let tcp = tcp.filter(|port| port.protocol == PortProtocol::Tcp).map(|port| port.container_port);
-        // Several ports of the host may lead to one.
-        let tcp: BTreeSet<u16> = tcp.collect();
-        options.mode = NetworkMode::Pasta(tcp.into_iter().collect());
-        return Ok(());
-    }
     if privilege::is_root() {
         return Ok(());
     }
@@ -46,15 +32,16 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
     if !plain || options.publish_all {
         bail!("networks of husk's own, chosen addresses and --publish-all take root: run husk as root");
     }
-    // Claimed and given back: what is in use is found before anything starts.
-    let bound = publish::bind::bind(&options.publish)?;
-    let ports: Vec<PortMapping> = bound.iter().map(|port| port.mapping.clone()).collect();
-    drop(bound);
-    let husk = env::current_exe().context("cannot find the running program")?;
-    match unprivileged::command(&husk, env::args_os().skip(1), &ports) {
-        Ok(mut command) => Err(command.exec()).context("cannot run pasta"),
+    match unprivileged::check() {
+        Ok(()) => {
+            let tcp = options.publish.iter().filter(|port| port.protocol == PortProtocol::Tcp);
+            // Several ports of the host may lead to one.
+            let tcp: BTreeSet<u16> = tcp.map(|port| port.container_port).collect();
+            options.mode = NetworkMode::Pasta(tcp.into_iter().collect());
+            Ok(())
+        }
         Err(missing) if is_default => {
-            output::print_note(&format!("husk: note: the container has no network: {missing}\n"));
+            output::note(&format!("the container has no network: {missing}"));
             options.mode = NetworkMode::None;
             Ok(())
         }

@@ -3,21 +3,25 @@
 use std::{
     ffi::OsString,
     os::{
-        fd::{FromRawFd, OwnedFd, RawFd},
+        fd::{OwnedFd, RawFd},
         unix::net::UnixListener,
     },
     path::PathBuf,
 };
 
+use husk_jail::inherited;
+
 use crate::serve::Cache;
 
 pub(crate) const USAGE: &str =
-    "usage: husk-fs --root DIR --listen FD [--lifeline FD] [--cgroup DIR] [--cache auto|always|never] [--read-only]
+    "usage: husk-fs --root DIR --listen FD [--lifeline FD] [--lock FD] [--cgroup DIR] [--cache auto|always|never]
+               [--read-only]
        husk-fs --version
 
 Serves DIR to the one VMM that connects (vhost-user), and ends when it hangs up. Must be started by root.
 --listen: an inherited descriptor of a unix socket that listens.
 --lifeline: end when the other end of this inherited descriptor is closed.
+--lock: keep this inherited descriptor open until the end. All that are not named are closed.
 --cgroup: the directory of a cgroup (version 2) for the process that serves.
 --cache: what the guest may keep. auto: names and attributes for a second, a file's content while it is open; others may
          change DIR meanwhile. always: all, for a day; nobody else may change DIR. never: nothing.
@@ -43,8 +47,8 @@ pub(crate) enum ArgsError {
     #[error("{0} {1:?} is not an inherited descriptor")]
     Descriptor(&'static str, OsString),
     /// Named for two purposes.
-    #[error("--listen and --lifeline name the same descriptor")]
-    SameDescriptor,
+    #[error("{0} and {1} name the same descriptor")]
+    SameDescriptor(&'static str, &'static str),
     /// Not a socket that listens.
     #[error("--listen {0} is not a unix socket that listens")]
     NotListening(RawFd),
@@ -64,6 +68,8 @@ pub(crate) struct Options {
     pub(crate) root: PathBuf,
     pub(crate) listener: UnixListener,
     pub(crate) lifeline: Option<OwnedFd>,
+    /// Held open until this process and the one in the jail have ended.
+    pub(crate) lock: Option<OwnedFd>,
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) cache: Cache,
     pub(crate) read_only: bool,
@@ -72,7 +78,7 @@ pub(crate) struct Options {
 /// Reads the command line and takes over the descriptors that it names.
 pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
     let mut args = args.into_iter();
-    let (mut root, mut listen, mut lifeline, mut cgroup) = (None, None, None, None);
+    let (mut root, mut listen, mut lifeline, mut lock, mut cgroup) = (None, None, None, None, None);
     let (mut cache, mut read_only) = (Cache::Auto, false);
     while let Some(option) = args.next() {
         let mut value = |name| args.next().ok_or(ArgsError::NoValue(name));
@@ -82,6 +88,7 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
             Some("--root") => root = Some(PathBuf::from(value("--root")?)),
             Some("--listen") => listen = Some(number("--listen", value("--listen")?)?),
             Some("--lifeline") => lifeline = Some(number("--lifeline", value("--lifeline")?)?),
+            Some("--lock") => lock = Some(number("--lock", value("--lock")?)?),
             Some("--cgroup") => cgroup = Some(PathBuf::from(value("--cgroup")?)),
             Some("--cache") => {
                 let value = value("--cache")?;
@@ -98,8 +105,13 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
     }
     let root = root.ok_or(ArgsError::Missing("--root"))?;
     let listen = listen.ok_or(ArgsError::Missing("--listen"))?;
-    if lifeline == Some(listen) {
-        return Err(ArgsError::SameDescriptor);
+    let named = [("--listen", Some(listen)), ("--lifeline", lifeline), ("--lock", lock)];
+    for (index, (option, fd)) in named.iter().enumerate() {
+        if let Some((other, _)) =
+            named[..index].iter().find(|(_, earlier)| earlier.is_some() && earlier == fd)
+        {
+            return Err(ArgsError::SameDescriptor(other, option));
+        }
     }
     let listener = UnixListener::from(inherit("--listen", listen)?);
     if !rustix::net::sockopt::socket_acceptconn(&listener).is_ok_and(|listens| listens)
@@ -108,7 +120,8 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Command, ArgsError> {
         return Err(ArgsError::NotListening(listen));
     }
     let lifeline = lifeline.map(|fd| inherit("--lifeline", fd)).transpose()?;
-    Ok(Command::Serve(Options { root, listener, lifeline, cgroup, cache, read_only }))
+    let lock = lock.map(|fd| inherit("--lock", fd)).transpose()?;
+    Ok(Command::Serve(Options { root, listener, lifeline, lock, cgroup, cache, read_only }))
 }
 
 fn number(option: &'static str, text: OsString) -> Result<RawFd, ArgsError> {
@@ -116,14 +129,9 @@ fn number(option: &'static str, text: OsString) -> Result<RawFd, ArgsError> {
     number.filter(|fd| *fd > libc::STDERR_FILENO).ok_or(ArgsError::Descriptor(option, text))
 }
 
-/// Takes over an inherited descriptor.
 fn inherit(option: &'static str, fd: RawFd) -> Result<OwnedFd, ArgsError> {
-    // SAFETY: touches no memory; a number that is not a descriptor is an error.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(ArgsError::Descriptor(option, fd.to_string().into()));
-    }
-    // SAFETY: it is open, and nothing in this process uses it: it was named on the command line for this, once.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: nothing in this process uses it: it was named on the command line for this, once.
+    unsafe { inherited::take(fd) }.map_err(|_| ArgsError::Descriptor(option, fd.to_string().into()))
 }
 
 #[cfg(test)]
@@ -145,14 +153,16 @@ mod tests {
     fn all_options_are_understood() {
         let (listen, (lifeline, _other)) = (listener("all"), std::io::pipe().unwrap());
         let lifeline = lifeline.into_raw_fd().to_string();
+        let lock = tempfile::tempfile().unwrap().into_raw_fd().to_string();
+        let more = ["--lock", &lock, "--cache", "never", "--read-only"];
         let args = ["--root", "/r", "--listen", &listen, "--lifeline", &lifeline, "--cgroup", "/c"];
-        let args = args.iter().chain(&["--cache", "never", "--read-only"]);
+        let args = args.iter().chain(&more);
         match parse(args.map(OsString::from).collect()).unwrap() {
             Command::Serve(options) => {
                 assert_eq!(options.root, PathBuf::from("/r"));
                 assert_eq!(options.cgroup, Some(PathBuf::from("/c")));
                 assert_eq!((options.cache, options.read_only), (Cache::Never, true));
-                assert!(options.lifeline.is_some());
+                assert!(options.lifeline.is_some() && options.lock.is_some());
             }
             other => panic!("{other:?}"),
         }
@@ -175,6 +185,10 @@ mod tests {
         assert_eq!(
             error(&["--root", "/r", "--listen", "9", "--lifeline", "9"]),
             "--listen and --lifeline name the same descriptor"
+        );
+        assert_eq!(
+            error(&["--root", "/r", "--listen", "8", "--lock", "9", "--lifeline", "9"]),
+            "--lifeline and --lock name the same descriptor"
         );
         let (pipe, _other) = std::io::pipe().unwrap();
         let pipe = pipe.into_raw_fd().to_string();

@@ -1,192 +1,152 @@
 //! Which system calls the server makes. Anything else kills it.
 //!
-//! There are two filters. The first binds all threads from before the first of them is made. The second is put on top when
-//! the last has been made: from then on nothing is started or accepted any more.
+//! There are two filters. The first binds all threads from before the first of them is made. The second is
+//! put on top when the last has been made: from then on nothing is started or accepted any more.
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+use husk_jail::{
+    JailError,
+    seccomp::{
+        Allowed::{self, Call, Values},
+        Filter, SeccompMode, number,
+    },
 };
 
-const PROT_EXEC: u64 = 4;
-
-/// Memory, locks, time, events, and the end.
-const PROCESS: &[libc::c_long] = &[
-    libc::SYS_brk,
-    libc::SYS_clock_gettime,
-    libc::SYS_close,
-    libc::SYS_dup,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_wait,
-    libc::SYS_eventfd2,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_fcntl,
-    libc::SYS_futex,
-    libc::SYS_getpid,
-    libc::SYS_getrandom,
-    libc::SYS_gettid,
-    libc::SYS_madvise,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_ppoll,
-    libc::SYS_recvmsg,
-    libc::SYS_restart_syscall,
+/// What the server does beside files.
+const PROCESS: &[Allowed] = &[
+    Call(libc::SYS_dup),
+    Call(libc::SYS_eventfd2),
+    Call(libc::SYS_getpid),
+    Call(libc::SYS_ppoll),
+    // A thread's name, and that it wants no new rights; and libcap-ng looks at all capabilities before it
+    // drops one for a while.
+    Values(
+        libc::SYS_prctl,
+        0,
+        &[
+            number(libc::PR_SET_NAME),
+            number(libc::PR_SET_NO_NEW_PRIVS),
+            number(libc::PR_CAPBSET_READ),
+            number(libc::PR_CAP_AMBIENT),
+        ],
+    ),
+    Call(libc::SYS_recvmsg),
     // The last thread may still be at its beginning when the second filter comes.
-    libc::SYS_rseq,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_set_robust_list,
-    libc::SYS_sigaltstack,
+    Call(libc::SYS_rseq),
+    Call(libc::SYS_sched_getaffinity),
+    Call(libc::SYS_sendmsg),
+    Call(libc::SYS_set_robust_list),
 ];
 
 /// On whose behalf a file is made, and with what rights it is written.
-const CREDENTIALS: &[libc::c_long] = &[
-    libc::SYS_capget,
-    libc::SYS_capset,
-    libc::SYS_getegid,
-    libc::SYS_geteuid,
-    libc::SYS_setgroups,
-    libc::SYS_setresgid,
-    libc::SYS_setresuid,
-    libc::SYS_umask,
+const CREDENTIALS: &[Allowed] = &[
+    Call(libc::SYS_capget),
+    Call(libc::SYS_capset),
+    Call(libc::SYS_getegid),
+    Call(libc::SYS_geteuid),
+    Call(libc::SYS_setgroups),
+    Call(libc::SYS_setresgid),
+    Call(libc::SYS_setresuid),
+    Call(libc::SYS_umask),
 ];
 
-/// What a guest asks for. Not among them: `open_by_handle_at`, which would reach every file of the file system.
-const FILES: &[libc::c_long] = &[
-    libc::SYS_copy_file_range,
-    libc::SYS_fallocate,
-    libc::SYS_fchdir,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchownat,
-    libc::SYS_fdatasync,
-    libc::SYS_fgetxattr,
-    libc::SYS_flistxattr,
-    libc::SYS_flock,
-    libc::SYS_fremovexattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_fstat,
-    libc::SYS_fstatfs,
-    libc::SYS_fsync,
-    libc::SYS_ftruncate,
-    libc::SYS_getdents64,
-    libc::SYS_getxattr,
-    libc::SYS_linkat,
-    libc::SYS_listxattr,
-    libc::SYS_lseek,
-    libc::SYS_mkdirat,
-    libc::SYS_mknodat,
-    libc::SYS_newfstatat,
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_pread64,
-    libc::SYS_preadv,
-    libc::SYS_preadv2,
-    libc::SYS_pwrite64,
-    libc::SYS_pwritev,
-    libc::SYS_pwritev2,
-    libc::SYS_read,
-    libc::SYS_readlinkat,
-    libc::SYS_readv,
-    libc::SYS_removexattr,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_setxattr,
-    libc::SYS_statx,
-    libc::SYS_symlinkat,
-    libc::SYS_syncfs,
-    libc::SYS_unlinkat,
-    libc::SYS_utimensat,
-    libc::SYS_write,
-    libc::SYS_writev,
+/// What a guest asks for. Not among them: `open_by_handle_at`, which would reach every file of the file
+/// system, and `flock`, which could release the lock that says that the sandbox lives. A guest's locks are
+/// its own kernel's.
+const FILES: &[Allowed] = &[
+    Call(libc::SYS_copy_file_range),
+    Call(libc::SYS_fallocate),
+    Call(libc::SYS_fchdir),
+    Call(libc::SYS_fchmod),
+    Call(libc::SYS_fchmodat),
+    Call(libc::SYS_fchownat),
+    Call(libc::SYS_fdatasync),
+    Call(libc::SYS_fgetxattr),
+    Call(libc::SYS_flistxattr),
+    Call(libc::SYS_fremovexattr),
+    Call(libc::SYS_fsetxattr),
+    Call(libc::SYS_fstat),
+    Call(libc::SYS_fstatfs),
+    Call(libc::SYS_fsync),
+    Call(libc::SYS_ftruncate),
+    Call(libc::SYS_getdents64),
+    Call(libc::SYS_getxattr),
+    Call(libc::SYS_linkat),
+    Call(libc::SYS_listxattr),
+    Call(libc::SYS_lseek),
+    Call(libc::SYS_mkdirat),
+    Call(libc::SYS_mknodat),
+    Call(libc::SYS_newfstatat),
+    Call(libc::SYS_openat),
+    Call(libc::SYS_openat2),
+    Call(libc::SYS_pread64),
+    Call(libc::SYS_preadv),
+    Call(libc::SYS_preadv2),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_pwritev),
+    Call(libc::SYS_pwritev2),
+    Call(libc::SYS_readlinkat),
+    Call(libc::SYS_readv),
+    Call(libc::SYS_removexattr),
+    Call(libc::SYS_renameat),
+    Call(libc::SYS_renameat2),
+    Call(libc::SYS_setxattr),
+    Call(libc::SYS_statx),
+    Call(libc::SYS_symlinkat),
+    Call(libc::SYS_syncfs),
+    Call(libc::SYS_unlinkat),
+    Call(libc::SYS_utimensat),
+    Call(libc::SYS_writev),
 ];
 
-/// Makes threads, waits for the VMM, and binds itself once more.
-const START: &[libc::c_long] = &[
-    libc::SYS_accept4,
-    libc::SYS_clone3,
-    libc::SYS_epoll_create1,
-    libc::SYS_rt_sigaction,
-    libc::SYS_seccomp,
+/// Makes threads and descriptors that do not wait, waits for the VMM, and binds itself once more.
+const START: &[Allowed] = &[
+    Call(libc::SYS_accept4),
+    Call(libc::SYS_clone3),
+    Call(libc::SYS_epoll_create1),
+    Values(libc::SYS_fcntl, 1, &[number(libc::F_SETFD), number(libc::F_GETFL), number(libc::F_SETFL)]),
+    Call(libc::SYS_rt_sigaction),
+    Call(libc::SYS_seccomp),
 ];
 
-/// What a thread may tell the kernel of itself, its name and that it wants no new rights, and ask: libcap-ng looks at all
-/// capabilities before it drops one for a while.
-const TOLD: [libc::c_int; 4] =
-    [libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_CAPBSET_READ, libc::PR_CAP_AMBIENT];
+const FIRST: &[&[Allowed]] = &[PROCESS, CREDENTIALS, FILES, START];
+const LAST: &[&[Allowed]] = &[PROCESS, CREDENTIALS, FILES];
 
 /// Binds the calling thread and those that it will start.
 ///
 /// # Errors
 /// When the kernel has no seccomp.
-pub(crate) fn apply_first() -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter(&program(&[PROCESS, CREDENTIALS, FILES, START])?)
+pub(crate) fn apply_first() -> Result<(), JailError> {
+    Filter::new(FIRST, SeccompMode::Kill)?.apply()
 }
 
 /// Binds all threads, which all are under the first filter.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn apply_last() -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter_all_threads(&program(&[PROCESS, CREDENTIALS, FILES])?)
-}
-
-fn program(lists: &[&[libc::c_long]]) -> Result<Vec<seccompiler::sock_filter>, seccompiler::Error> {
-    let calls = lists.iter().copied().flatten();
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.map(|number| (*number, Vec::new())).collect();
-    // Nothing becomes code.
-    for number in [libc::SYS_mmap, libc::SYS_mprotect] {
-        let not_code =
-            SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(PROT_EXEC), 0)?;
-        rules.insert(number, vec![SeccompRule::new(vec![not_code])?]);
-    }
-    let told = TOLD.map(|what| {
-        let what = u64::try_from(what).unwrap_or(u64::MAX);
-        let equal = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, what)?;
-        SeccompRule::new(vec![equal])
-    });
-    rules.insert(libc::SYS_prctl, told.into_iter().collect::<Result<_, _>>()?);
-    let (otherwise, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
-    Ok(SeccompFilter::new(rules, otherwise, listed, TargetArch::x86_64)?.try_into()?)
+pub(crate) fn apply_last() -> Result<(), JailError> {
+    Filter::new(LAST, SeccompMode::Kill)?.apply_to_all_threads()
 }
 
 #[cfg(test)]
 mod tests {
+    use husk_jail::seccomp::Trial;
+
     use super::*;
 
-    /// Makes a call in a process of its own under a filter; whether that was killed for it.
-    fn is_killed(program: &[seccompiler::sock_filter], call: impl Fn() -> libc::c_long) -> bool {
-        let mut status = 0;
-        // SAFETY: the child makes only system calls, which is allowed after a fork in a process with several threads.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                let code = match seccompiler::apply_filter(program) {
-                    Ok(()) => i32::from(call() < 0),
-                    Err(_) => 2,
-                };
-                libc::syscall(libc::SYS_exit_group, code);
-            }
-            libc::waitpid(child, &raw mut status, 0);
-        }
-        let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS;
-        assert!(killed || libc::WIFEXITED(status) && libc::WEXITSTATUS(status) < 2, "{status:#x}");
-        killed
+    /// How a system call ends in a process under a filter. It has no effect, or fails for its arguments.
+    fn trial(lists: &[&[Allowed]], number: libc::c_long, arguments: [libc::c_long; 2]) -> Trial {
+        let [a, b] = arguments;
+        // SAFETY: no argument is an address.
+        let call = || unsafe { libc::syscall(number, a, b, 0, 0, 0, 0) };
+        Filter::new(lists, SeccompMode::Kill).unwrap().trial(call)
     }
 
     #[test]
     fn what_a_server_does_passes_and_what_leads_out_kills() {
-        let first = program(&[PROCESS, CREDENTIALS, FILES, START]).unwrap();
-        let last = program(&[PROCESS, CREDENTIALS, FILES]).unwrap();
-        let never: [libc::c_long; 10] = [
+        let never: [libc::c_long; 11] = [
             libc::SYS_open_by_handle_at,
             libc::SYS_execve,
+            libc::SYS_flock,
             libc::SYS_socket,
             libc::SYS_kill,
             libc::SYS_mount,
@@ -197,22 +157,25 @@ mod tests {
             libc::SYS_ioctl,
         ];
         for number in never {
-            // SAFETY: the call does not come to pass, so for all others here; or it fails for its arguments.
-            let call = || unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) };
-            assert!(is_killed(&first, call) && is_killed(&last, call), "{number}");
+            for lists in [FIRST, LAST] {
+                assert_eq!(trial(lists, number, [-1, 0]), Trial::Killed, "{number}");
+            }
         }
         for number in [libc::SYS_accept4, libc::SYS_clone3] {
-            // SAFETY: as above.
-            let call = || unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) };
-            assert!(!is_killed(&first, call) && is_killed(&last, call), "{number}");
+            assert_ne!(trial(FIRST, number, [-1, 0]), Trial::Killed, "{number}");
+            assert_eq!(trial(LAST, number, [-1, 0]), Trial::Killed, "{number}");
         }
-        // SAFETY: as above.
-        assert!(!is_killed(&last, || unsafe { libc::syscall(libc::SYS_fsync, -1) }));
-        for (protection, killed) in [(libc::PROT_READ, false), (libc::PROT_READ | libc::PROT_EXEC, true)] {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            // SAFETY: a new mapping disturbs nothing.
-            let map = || unsafe { libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, -1, 0) };
-            assert_eq!(is_killed(&last, map), killed);
+        assert_eq!(trial(LAST, libc::SYS_fsync, [-1, 0]), Trial::Failed);
+    }
+
+    #[test]
+    fn a_descriptor_sends_no_signals_and_takes_no_locks() {
+        let fcntl = |lists, command: libc::c_int| trial(lists, libc::SYS_fcntl, [-1, command.into()]);
+        for command in [libc::F_SETOWN, libc::F_SETLK, libc::F_OFD_SETLK, libc::F_NOTIFY, libc::F_SETLEASE] {
+            assert_eq!(fcntl(FIRST, command), Trial::Killed, "{command}");
         }
+        assert_eq!(fcntl(FIRST, libc::F_SETFL), Trial::Failed);
+        assert_eq!(fcntl(LAST, libc::F_SETFL), Trial::Killed);
+        assert_eq!(fcntl(LAST, libc::F_DUPFD_CLOEXEC), Trial::Failed);
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use husk_jail::JailError;
 use virtiofsd::{
     filesystem::{FileSystem, SerializableFileSystem},
     passthrough::{
@@ -51,7 +52,7 @@ pub(crate) enum ServeError {
     Protocol(String),
     /// The threads can't be bound to their system calls.
     #[error("cannot bind the server to its system calls")]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] JailError),
 }
 
 /// What the guest may keep of what it has read.

@@ -11,7 +11,10 @@ mod server;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, symlink},
+    },
 };
 
 use driver::Guest;
@@ -201,7 +204,7 @@ fn the_server_is_jailed() {
         (field("NoNewPrivs"), field("Seccomp"), field("Groups")),
         ("1".into(), "2".into(), String::new())
     );
-    for namespace in ["mnt", "net", "pid", "ipc", "uts"] {
+    for namespace in ["mnt", "net", "pid", "ipc", "uts", "cgroup"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
     }
@@ -209,6 +212,37 @@ fn the_server_is_jailed() {
     assert_eq!(root.len(), 1);
     assert_eq!(root[0].as_ref().unwrap().file_name(), "only");
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn nothing_is_inherited_but_what_is_passed_by_number() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [lock, stray] = ["lock", "stray"].map(|name| fs::File::create(dir.path().join(name)).unwrap());
+    let share = dir.path().join("share");
+    fs::create_dir(&share).unwrap();
+    let number = lock.as_raw_fd().to_string();
+    let server = Server::spawn(&share, &["--lock", &number], &[lock.as_raw_fd(), stray.as_raw_fd()]);
+    // An answer: all that comes before it is done.
+    let mut guest = Guest::connect(&server);
+    guest.init();
+    for pid in server.both() {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+        assert!(environment.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environment));
+        // In the jail, the root of paths is the directory that is served; so compare files.
+        let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .filter_map(|entry| fs::metadata(entry.unwrap().path()).ok())
+            .map(|found| (found.dev(), found.ino()))
+            .collect();
+        let is_open = |file: &fs::File| {
+            let file = file.metadata().unwrap();
+            open.contains(&(file.dev(), file.ino()))
+        };
+        assert_eq!((is_open(&lock), is_open(&stray)), (true, false), "{pid}");
+    }
 }
 
 #[test]

@@ -2,55 +2,41 @@
 
 use std::{fmt, io};
 
+use husk_protocol::agent::Reason;
 use serde::{Deserialize, Serialize};
-use ttrpc::Code;
 
 /// Why a call failed, in the API's terms. Crosses the pipe between a helper process and PID 1, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    pub(crate) kind: Kind,
+    #[serde(with = "number")]
+    pub(crate) reason: Reason,
     pub(crate) message: String,
 }
 
-/// The status codes that the API uses (see agent.proto).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
-    NotFound,
-    AlreadyExists,
-    InvalidArgument,
-    FailedPrecondition,
-    ResourceExhausted,
-    Internal,
-}
-
 impl Failure {
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
-    }
-
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(Kind::NotFound, message)
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Kind::InvalidArgument, message)
+        Self::new(Reason::INVALID_REQUEST, message)
     }
 
     pub(crate) fn state(message: impl Into<String>) -> Self {
-        Self::new(Kind::FailedPrecondition, message)
+        Self::new(Reason::WRONG_STATE, message)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, message)
+        Self::new(Reason::UNSPECIFIED, message)
     }
 
-    /// An I/O error on what `what` names; a full disk is told apart.
+    /// An I/O error on what `what` names; a full disk has a reason of its own.
     pub(crate) fn io(what: impl fmt::Display, error: &io::Error) -> Self {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
-            _ => Kind::Internal,
+        let reason = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::DISK_FULL,
+            _ => Reason::UNSPECIFIED,
         };
-        Self::new(kind, format!("{what}: {error}"))
+        Self::new(reason, format!("{what}: {error}"))
     }
 }
 
@@ -64,14 +50,40 @@ impl std::error::Error for Failure {}
 
 impl From<Failure> for ttrpc::Error {
     fn from(failure: Failure) -> Self {
-        let code = match failure.kind {
-            Kind::NotFound => Code::NOT_FOUND,
-            Kind::AlreadyExists => Code::ALREADY_EXISTS,
-            Kind::InvalidArgument => Code::INVALID_ARGUMENT,
-            Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
-            Kind::ResourceExhausted => Code::RESOURCE_EXHAUSTED,
-            Kind::Internal => Code::INTERNAL,
-        };
-        ttrpc::Error::RpcStatus(ttrpc::get_status(code, failure.message))
+        husk_protocol::failure::error(failure.reason, failure.message)
+    }
+}
+
+/// A reason as its number.
+mod number {
+    use husk_protocol::agent::Reason;
+    use protobuf::Enum;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
+        reason.value().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
+        Ok(Reason::from_i32(i32::deserialize(from)?).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_crosses_a_helpers_pipe_whole() {
+        let failure = Failure::new(Reason::OUT_OF_INODES, "why");
+        let json = serde_json::to_vec(&failure).unwrap();
+        assert_eq!(serde_json::from_slice::<Failure>(&json).unwrap(), failure);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let reason = |errno| Failure::io("x", &io::Error::from_raw_os_error(errno)).reason;
+        assert_eq!(reason(libc::ENOSPC), Reason::DISK_FULL);
+        assert_eq!(reason(libc::EIO), Reason::UNSPECIFIED);
     }
 }

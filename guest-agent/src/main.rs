@@ -33,7 +33,6 @@ use std::{convert::Infallible, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use husk_protocol::{agent_ttrpc::create_agent, port};
-use tokio::sync::Notify;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 use ttrpc::r#async::{Server, transport::Listener};
 
@@ -95,17 +94,16 @@ fn run() -> Result<Infallible, AgentError> {
     shutdown::power_off()
 }
 
-/// Serves until the host's connection ends or the host asks for the end; `further` are connections that come and go, and
-/// `forward` is called when the sandbox is set up.
+/// Serves until the host's connection ends; `further` are connections that come and go, and `forward` is called when the
+/// sandbox is set up.
 async fn serve(
     dial: Dial,
     further: impl stream::Stream<Item = Connection> + Send + 'static,
     forward: Listen,
 ) -> Result<(), AgentError> {
     let reaper = Reaper::start().map_err(AgentError::Reaper)?;
-    let shutdown = Arc::new(Notify::new());
-    let means = Means { reaper, dial: Arc::clone(&dial), forward };
-    let service = Service::new(means, Arc::clone(&shutdown)).map_err(AgentError::Runtime)?;
+    let means = Means { reaper, dial: Arc::clone(&dial), forward, token: Arc::default() };
+    let service = Service::new(means).map_err(AgentError::Runtime)?;
     let stream = dial(port::AGENT).await.map_err(|source| AgentError::Dial { source })?;
     let (stream, mut ended) = Watched::new(stream);
     let first: Connection = Ok(Box::new(stream));
@@ -115,10 +113,8 @@ async fn serve(
         .register_service(create_agent(Arc::new(service)));
     server.start().await.map_err(AgentError::Serve)?;
     timeline::READY.record();
-    tokio::select! {
-        () = shutdown.notified() => {}
-        _ = ended.wait_for(|ended| *ended) => {}
-    }
+    // An error means that the stream was dropped, and so has ended, too.
+    let _ = ended.wait_for(|ended| *ended).await;
     Ok(())
 }
 

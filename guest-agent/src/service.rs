@@ -11,20 +11,19 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        self, ContainerRef, CreateContainerRequest, Devices, Empty, EventResponse, ExecRequest,
-        ListProcessesResponse, Names, Network, ProcessRef, ProcessResponse, ResizeTtyRequest,
+        self, ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ListProcessesResponse,
+        Names, Network, PlugInRequest, ProcessRef, ProcessResponse, Reason, ResizeTtyRequest,
         SetupSandboxRequest, SignalRequest, StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse,
-        UnpackRequest, UnpackResponse, UpdateRequest, WaitResponse,
+        UnpackRequest, UpdateRequest, WaitResponse,
     },
     agent_ttrpc::Agent,
 };
-use tokio::sync::Notify;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
     container::{self, Container, Means, Process},
     events::Events,
-    failure::{Failure, Kind},
+    failure::Failure,
     network,
     plug::plug,
     resolver::Resolver,
@@ -44,7 +43,6 @@ pub(crate) struct Service {
     resolver: Mutex<Option<Option<Resolver>>>,
     /// An unpack has begun, on a thread of its own; from then on the agent may not fork.
     has_threads: AtomicBool,
-    shutdown: Arc<Notify>,
 }
 
 /// A container's place in the list of containers.
@@ -54,8 +52,8 @@ enum Slot {
 }
 
 impl Service {
-    /// `shutdown` is notified when the host asks for the machine's end.
-    pub(crate) fn new(means: Means, shutdown: Arc<Notify>) -> std::io::Result<Self> {
+    /// A service without containers. Must be called in a Tokio runtime.
+    pub(crate) fn new(means: Means) -> std::io::Result<Self> {
         Ok(Self {
             means,
             containers: Mutex::default(),
@@ -64,7 +62,6 @@ impl Service {
             unpacking: Unpacking::default(),
             resolver: Mutex::default(),
             has_threads: AtomicBool::new(false),
-            shutdown,
         })
     }
 
@@ -77,7 +74,7 @@ impl Service {
             let mut containers = self.lock();
             if containers.contains_key(&id) {
                 let message = format!("container {id:?} exists already");
-                return Err(Failure::new(Kind::AlreadyExists, message));
+                return Err(Failure::new(Reason::ALREADY_EXISTS, message));
             }
             containers.insert(id.clone(), Slot::Creating);
         }
@@ -107,7 +104,7 @@ impl Service {
         match self.lock().get(id) {
             Some(Slot::Ready(container)) => Ok(Arc::clone(container)),
             Some(Slot::Creating) => Err(Failure::state(format!("container {id:?} is still being created"))),
-            None => Err(Failure::not_found(format!("no container {id:?}"))),
+            None => Err(Failure::new(Reason::NO_SUCH_CONTAINER, format!("no container {id:?}"))),
         }
     }
 
@@ -130,12 +127,13 @@ fn pid_of(process: &Process) -> u32 {
 
 #[async_trait]
 impl Agent for Service {
-    async fn unpack(&self, _: &TtrpcContext, request: UnpackRequest) -> Result<UnpackResponse> {
+    async fn unpack(&self, _: &TtrpcContext, request: UnpackRequest) -> Result<Empty> {
         if !self.lock().is_empty() {
             return Err(Failure::state("nothing is unpacked in a machine that runs containers").into());
         }
         self.has_threads.store(true, Ordering::Relaxed);
-        self.unpacking.run(request).await
+        self.unpacking.run(request).await?;
+        Ok(Empty::new())
     }
 
     async fn unpack_progress(&self, _: &TtrpcContext, _: Empty) -> Result<UnpackProgressResponse> {
@@ -147,7 +145,11 @@ impl Agent for Service {
         if resolver.is_some() {
             return Err(Failure::state("the sandbox was set up before").into());
         }
+        let token =
+            request.stream_token.parse().map_err(|e| Failure::invalid(format!("stream_token: {e}")))?;
         *resolver = Some(sandbox::set_up(&request, self.means.forward, &self.means.dial)?);
+        // Set once, as the sandbox is.
+        let _ = self.means.token.set(token);
         Ok(Empty::new())
     }
 
@@ -161,8 +163,8 @@ impl Agent for Service {
         Ok(Empty::new())
     }
 
-    async fn plug_in(&self, _: &TtrpcContext, request: Devices) -> Result<Empty> {
-        plug(&request.places)?;
+    async fn plug_in(&self, _: &TtrpcContext, request: PlugInRequest) -> Result<Empty> {
+        plug(&request.devices)?;
         Ok(Empty::new())
     }
 
@@ -223,8 +225,7 @@ impl Agent for Service {
     }
 
     async fn list_processes(&self, _: &TtrpcContext, request: ContainerRef) -> Result<ListProcessesResponse> {
-        let processes = self.container(&request.container_id)?.processes()?;
-        Ok(ListProcessesResponse { processes, ..Default::default() })
+        Ok(self.container(&request.container_id)?.processes(&self.means.reaper).await?)
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: ProcessRef) -> Result<Empty> {
@@ -266,10 +267,5 @@ impl Agent for Service {
 
     async fn timeline(&self, _: &TtrpcContext, _: Empty) -> Result<TimelineResponse> {
         Ok(timeline::response())
-    }
-
-    async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> Result<Empty> {
-        self.shutdown.notify_one();
-        Ok(Empty::new())
     }
 }

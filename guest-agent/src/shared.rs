@@ -6,7 +6,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use husk_protocol::{agent::RootFs, shared};
+use husk_protocol::{
+    agent::{RootFs, root_fs::Root},
+    shared,
+};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use oci_spec::runtime::Spec;
 
@@ -17,7 +20,7 @@ use crate::{failure::Failure, paths};
 pub(crate) fn provide(rootfs: &RootFs, spec: &Spec) -> Result<(), Failure> {
     let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
     let shared: Vec<&Path> = sources.filter(|source| source.starts_with(shared::PATH)).collect();
-    if !rootfs.shared_dir.is_empty() || !shared.is_empty() {
+    if matches!(rootfs.root, Some(Root::SharedDir(_))) || !shared.is_empty() {
         mount_once()?;
     }
     for source in shared {

@@ -1,4 +1,4 @@
-//! The machine's clean end.
+//! The VM's clean end, when the host's connection has ended.
 
 use std::fs;
 

@@ -5,13 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use husk_protocol::agent::{self, UnpackRequest, UnpackResponse};
-use ttrpc::{Code, get_status};
+use husk_protocol::agent::{self, UnpackRequest};
 
 use crate::{
     container::find_disk,
     failure::Failure,
-    unpack::{self, Compression, Layer, UnpackError},
+    unpack::{self, Compression, Layer},
 };
 
 /// The state of the running, or last, unpack.
@@ -28,28 +27,23 @@ impl Unpacking {
     }
 
     /// Unpacks the layers on to the target disk.
-    pub(crate) async fn run(&self, request: UnpackRequest) -> ttrpc::Result<UnpackResponse> {
+    pub(crate) async fn run(&self, request: UnpackRequest) -> Result<(), Failure> {
         if self.running.swap(true, Ordering::Relaxed) {
-            return Err(Failure::state("an unpack is running already").into());
+            return Err(Failure::state("an unpack is running already"));
         }
         self.read_bytes.store(0, Ordering::Relaxed);
         let progress = Arc::clone(&self.read_bytes);
         let work = tokio::task::spawn_blocking(move || unpack(request, &progress));
         let result = work.await;
         self.running.store(false, Ordering::Relaxed);
-        result.unwrap_or_else(|e| Err(Failure::internal(format!("the unpack ended early: {e}")).into()))
+        result.unwrap_or_else(|e| Err(Failure::internal(format!("the unpack ended early: {e}"))))
     }
 }
 
-fn unpack(request: UnpackRequest, progress: &AtomicU64) -> ttrpc::Result<UnpackResponse> {
+fn unpack(request: UnpackRequest, progress: &AtomicU64) -> Result<(), Failure> {
     let target = find_disk(&request.target_disk)?;
     let layers = request.layers.into_iter().map(layer).collect::<Result<Vec<_>, Failure>>()?;
-    let summary = unpack::unpack(layers, &target, progress).map_err(status)?;
-    Ok(UnpackResponse {
-        used_bytes: summary.used_bytes,
-        used_inodes: summary.used_inodes,
-        ..Default::default()
-    })
+    unpack::unpack(layers, &target, progress).map_err(|e| Failure::new(e.api_reason(), e.to_string()))
 }
 
 fn layer(layer: agent::Layer) -> Result<Layer, Failure> {
@@ -60,14 +54,4 @@ fn layer(layer: agent::Layer) -> Result<Layer, Failure> {
         Err(number) => return Err(Failure::invalid(format!("not a compression: {number}"))),
     };
     Ok(Layer { device: find_disk(&layer.disk)?, size: layer.size, compression, diff_id: layer.diff_id })
-}
-
-fn status(error: UnpackError) -> ttrpc::Error {
-    let code = match error.code() {
-        unpack::Code::DataLoss => Code::DATA_LOSS,
-        unpack::Code::ResourceExhausted => Code::RESOURCE_EXHAUSTED,
-        unpack::Code::Internal => Code::INTERNAL,
-        unpack::Code::InvalidArgument => Code::INVALID_ARGUMENT,
-    };
-    ttrpc::Error::RpcStatus(get_status(code, error.to_string()))
 }

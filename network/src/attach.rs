@@ -7,7 +7,7 @@ use std::{
 };
 
 use husk_base::{Mac, atomic, dirs::make_private_dir, lock::lock_file};
-use husk_protocol::agent::{Address, Interface, Neighbour, Route};
+use ipnet::IpNet;
 
 use crate::{
     Error, Nic, Result,
@@ -16,6 +16,7 @@ use crate::{
     forwarding,
     lease::{Lease, Leases, Wanted},
     link::{self, Links},
+    nic::{Address, Interface, Neighbour, Route, Scope},
     publish::PortMapping,
     rules::Rules,
     store::Networks,
@@ -291,25 +292,23 @@ fn set_up(network: &Definition, links: &Links, rules: &Rules) -> Result<u32> {
 /// What the guest is to make of its end.
 fn interface(attachment: &Attachment, default_route: bool) -> Interface {
     let (network, lease) = (&attachment.network, &attachment.lease);
-    let ipv4 = (lease.ipv4.to_string(), network.ipv4.subnet.prefix_len(), network.ipv4.gateway.to_string());
+    let ipv4 = network.ipv4;
+    let ipv4 = (lease.ipv4.into(), ipv4.subnet.prefix_len(), ipv4.gateway.into());
     let ipv6 = lease
         .ipv6
         .zip(network.ipv6)
-        .map(|(address, ipv6)| (address.to_string(), ipv6.subnet.prefix_len(), ipv6.gateway.to_string()));
-    let mut interface = Interface {
-        mac: lease.mac.to_string(),
-        name: lease.interface.clone(),
-        mtu: network.mtu,
-        ..Interface::default()
-    };
-    for (address, prefix_len, gateway) in std::iter::once(ipv4).chain(ipv6) {
-        let prefix = format!("{address}/{prefix_len}");
-        interface.addresses.push(Address { prefix, ..Address::default() });
+        .map(|(address, ipv6)| (address.into(), ipv6.subnet.prefix_len(), ipv6.gateway.into()));
+    let mut interface = Interface::new(lease.mac, &*lease.interface);
+    interface.mtu = network.mtu;
+    let ends: [Option<(IpAddr, u8, IpAddr)>; 2] = [Some(ipv4), ipv6];
+    for (address, prefix_len, gateway) in ends.into_iter().flatten() {
+        // The length is that of a network of the same family.
+        let ip = IpNet::new(address, prefix_len).unwrap_or_else(|_| address.into());
+        interface.addresses.push(Address { ip, peer: None, scope: Scope::GLOBAL });
         if default_route && !network.internal {
-            interface.routes.push(Route { gateway: gateway.clone(), ..Route::default() });
+            interface.routes.push(Route::default_by(gateway));
         }
-        let mac = network.gateway_mac().to_string();
-        interface.neighbours.push(Neighbour { ip: gateway, mac, ..Neighbour::default() });
+        interface.neighbours.push(Neighbour { ip: gateway, mac: network.gateway_mac().octets() });
     }
     interface
 }

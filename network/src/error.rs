@@ -2,9 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError};
-
-use crate::netlink::Failed;
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError, netlink::Failed};
 
 /// Result of the functions about husk's own networks.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -28,7 +26,7 @@ pub enum Error {
         what: &'static str,
         /// For which network or interface.
         on: String,
-        /// The kernel's own words.
+        /// The kernel's own words, after a colon; or empty.
         words: String,
         /// Why it failed.
         #[source]
@@ -116,7 +114,10 @@ impl Error {
 
     pub(crate) fn kernel(on: &str) -> impl FnOnce(Failed) -> Self {
         let on = on.to_owned();
-        move |Failed { what, source, words }| Self::Kernel { what, on, words, source }
+        move |Failed { what, source, words, .. }| {
+            let words = if words.is_empty() { words } else { format!(": {words}") };
+            Self::Kernel { what, on, words, source }
+        }
     }
 
     pub(crate) fn unusable(what: &'static str, value: impl ToString, why: impl Into<String>) -> Self {

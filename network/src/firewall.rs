@@ -3,11 +3,9 @@
 
 use std::{collections::HashSet, fmt};
 
-use crate::{
-    Error, Result,
-    netlink::{Socket, attributes, find},
-    rules::SUBSYSTEM,
-};
+use husk_base::netlink::{Socket, attributes, find};
+
+use crate::{Error, Result, rules::SUBSYSTEM};
 
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;

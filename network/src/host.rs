@@ -7,10 +7,9 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{
-    Error, Result,
-    netlink::{Socket, attributes, find, read_u32},
-};
+use husk_base::netlink::{Socket, attributes, find, read_u32};
+
+use crate::{Error, Result};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;

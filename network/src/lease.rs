@@ -160,6 +160,12 @@ impl Lease {
     }
 }
 
+/// The Ethernet address that belongs to an IPv4 address of a network whose id begins with `salt`.
+fn mac_of(salt: u8, address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac::local([salt, a, b, c, d])
+}
+
 fn taken(what: &'static str, value: impl ToString, network: &Definition, by: String) -> Error {
     Error::Taken { what, value: value.to_string(), network: network.name.clone(), by }
 }
@@ -168,12 +174,6 @@ fn taken(what: &'static str, value: impl ToString, network: &Definition, by: Str
 fn next_free(first: u128, last: u128, previous: u128, used: &HashSet<u128>) -> Option<u128> {
     let start = if (first..last).contains(&previous) { previous + 1 } else { first };
     (start..=last).chain(first..start).find(|candidate| !used.contains(candidate))
-}
-
-/// The address that belongs to an IPv4 address of a network whose id begins with `salt`.
-fn mac_of(salt: u8, address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    Mac::local([salt, a, b, c, d])
 }
 
 #[cfg(test)]

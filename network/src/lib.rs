@@ -11,7 +11,6 @@ mod host;
 pub mod lease;
 mod link;
 pub mod names;
-mod netlink;
 pub mod netns;
 pub mod nic;
 pub mod publish;

@@ -8,13 +8,9 @@ use std::{
 
 use nix::net::if_::if_nametoindex;
 
-use crate::{
-    Error, Result,
-    definition::Definition,
-    forwarding,
-    lease::Lease,
-    netlink::{Attributes, Request, Socket},
-};
+use husk_base::netlink::{Attributes, Request, Socket};
+
+use crate::{Error, Result, definition::Definition, forwarding, lease::Lease};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

@@ -17,8 +17,6 @@ use std::{
 
 use crate::publish::{PortMapping, PortProtocol};
 
-/// Set for the husk that pasta runs.
-const MARK: &str = "HUSK_UNDER_PASTA";
 const TUN: &str = "/dev/net/tun";
 const MAX_NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
 /// Switches of distributions' kernels: path, and the value that forbids user namespaces to ordinary users.
@@ -50,11 +48,6 @@ pub enum Missing {
     },
 }
 
-/// Whether this is the husk that pasta runs: the network is there to be taken over.
-pub fn is_under_pasta() -> bool {
-    env::var_os(MARK).is_some()
-}
-
 /// Has pasta's end, however it comes, ask this husk to end the container and itself.
 ///
 /// # Errors
@@ -63,6 +56,21 @@ pub fn end_with_pasta() -> io::Result<()> {
     // SAFETY: takes no pointers.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether an ordinary user can have a network.
+///
+/// # Errors
+/// What is missing for it.
+pub fn check() -> Result<(), Missing> {
+    find().map(drop)
+}
+
+fn find() -> Result<PathBuf, Missing> {
+    let pasta = find_pasta(&env::var_os("PATH").unwrap_or_default()).ok_or(Missing::Pasta)?;
+    File::options().read(true).write(true).open(TUN).map_err(Missing::Tun)?;
+    check_user_namespaces()?;
+    Ok(pasta)
 }
 
 /// The command that runs `husk` with `args` under pasta, with these ports of the host leading to it.
@@ -74,10 +82,7 @@ pub fn command<A: AsRef<OsStr>>(
     args: impl IntoIterator<Item = A>,
     ports: &[PortMapping],
 ) -> Result<Command, Missing> {
-    let pasta = find_pasta(&env::var_os("PATH").unwrap_or_default()).ok_or(Missing::Pasta)?;
-    File::options().read(true).write(true).open(TUN).map_err(Missing::Tun)?;
-    check_user_namespaces()?;
-
+    let pasta = find()?;
     let mut command = Command::new(pasta);
     // In the foreground, and silent; the interface is set up by pasta itself; the host's own loopback stays out of reach.
     command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
@@ -93,7 +98,7 @@ pub fn command<A: AsRef<OsStr>>(
     }
     // Nothing of the host's for those inside.
     command.args(["--tcp-ns", "none", "--udp-ns", "none", "--"]);
-    command.arg(husk).args(args).env(MARK, "1");
+    command.arg(husk).args(args);
     Ok(command)
 }
 

@@ -1,4 +1,4 @@
-//! Resource use, as the files of a cgroup tell it (the kernel's admin-guide/cgroup-v2.rst).
+//! Resource use from the files of a cgroup (the kernel's admin-guide/cgroup-v2.rst).
 
 use std::{collections::HashMap, path::Path};
 
@@ -7,7 +7,7 @@ use crate::agent::{DiskStats, StatsResponse};
 /// Disks beyond these are left out.
 const MAX_DISKS: usize = 256;
 
-/// What the cgroup in `dir` says. A controller that the kernel lacks counts zero.
+/// Reads the resource use of the cgroup in `dir`. A controller that the kernel does not have counts zero.
 #[must_use]
 pub fn read(dir: &Path) -> StatsResponse {
     let read = |file| std::fs::read_to_string(dir.join(file)).unwrap_or_default();

@@ -63,7 +63,8 @@ impl Item {
     }
 }
 
-fn kvm() -> Item {
+/// Whether this machine has a KVM that can be used.
+pub fn kvm() -> Item {
     const NAME: &str = "KVM";
     match probe() {
         Ok(probe) if probe.usable => Item::good(NAME, probe.reason),

@@ -1,238 +1,151 @@
-//! One container of a guest, in the foreground: made, fed and listened to, and waited for.
+//! What a container is asked to be: by its image, and by its user.
 
 use std::{
-    fs::File,
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    time::Duration,
+    path::{Path, PathBuf},
+    str::FromStr,
 };
 
-use husk_image::Defaults;
-use husk_protocol::{
-    StdioKind,
-    agent::{
-        ContainerRef, CreateContainerRequest, ProcessRef, ResizeTtyRequest, RootFs, SignalRequest,
-        WaitResponse,
-    },
-};
-use oci_spec::runtime::Spec;
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error, Result,
-    guest::Guest,
-    request::RunRequest,
-    signals::{self, Signals},
-    stdio,
-    terminal::{self, RawMode},
-};
-
-/// How long a container may go on after husk was asked to end by SIGTERM or a closed terminal.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-/// This many interrupts end a container that ignores them.
-const INTERRUPTS_TO_KILL: u32 = 3;
-
-/// Why a container could not be made or waited for.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// The agent said no, or does not answer any more.
-    Rpc(ttrpc::Error),
-    /// Something on the host failed.
-    Host(Error),
+/// What an image says of how to run it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// More arguments, or the program where there is no entry point.
+    pub cmd: Vec<String>,
+    /// `K=V`.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// `user`, `uid`, `user:group`, ...
+    pub user: Option<String>,
+    /// Paths that stay writable when the root is read-only.
+    pub volumes: Vec<String>,
+    /// The signal that has its program end: a name or a number.
+    pub stop_signal: Option<String>,
+    /// Ports that its program listens on, as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
 }
 
-impl From<ttrpc::Error> for Trouble {
-    fn from(error: ttrpc::Error) -> Self {
-        Self::Rpc(error)
+/// What a user asks of a container; what is not asked comes from the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerOptions {
+    /// Replaces the image's command.
+    pub args: Vec<String>,
+    /// Replaces the image's entry point and drops its command; empty: none at all.
+    pub entrypoint: Option<String>,
+    /// `K=V`, added to the image's environment.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<PathBuf>,
+    /// `user`, `uid`, `user:group`, ...
+    pub user: Option<String>,
+    /// Host name; the start of the container's id by default.
+    pub hostname: Option<String>,
+    /// CPU limit in thousandths of a CPU.
+    pub milli_cpus: Option<u64>,
+    /// Memory limit in bytes.
+    pub memory_bytes: Option<u64>,
+    /// No writing to the root file system.
+    pub read_only: bool,
+    /// Mounts of a tmpfs.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Give the process a terminal.
+    pub terminal: bool,
+    /// Keep its standard input open.
+    pub interactive: bool,
+    /// Its standard input ends with the first client that is attached to it.
+    pub stdin_once: bool,
+    /// The client that created it was to be attached to it.
+    pub attached: bool,
+    /// Labels, which come before the image's.
+    pub labels: Vec<(String, String)>,
+    /// The signal that has it end: a name or a number.
+    pub stop_signal: Option<String>,
+    /// Seconds between that signal and SIGKILL; negative: no limit.
+    pub stop_timeout_s: Option<i64>,
+    /// Put a small init before the program, which takes in orphans and passes signals on.
+    pub init: bool,
+}
+
+impl ContainerOptions {
+    /// Seconds between the stop signal and SIGKILL, if nothing is said (as Docker's).
+    pub const STOP_TIMEOUT_S: i64 = 10;
+
+    /// The container's host name.
+    pub fn hostname(&self, id: &str) -> String {
+        self.hostname.clone().unwrap_or_else(|| husk_base::id::short(id).to_owned())
     }
 }
 
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Host(error)
-    }
+/// One `--tmpfs` option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Absolute path in the container.
+    pub path: PathBuf,
+    /// Mount options.
+    pub options: Vec<String>,
 }
 
-/// A container that was created.
-#[derive(Debug)]
-pub(crate) struct Container<'g> {
-    guest: &'g Guest,
-    id: String,
-    streams: stdio::Streams,
-}
+/// Options of a tmpfs that have no value, and those that have one (tmpfs(5), mount(8)).
+const TMPFS_FLAGS: [&str; 12] = [
+    "ro",
+    "rw",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "sync",
+    "async",
+    "noatime",
+    "nodiratime",
+];
+const TMPFS_VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge"];
 
-impl<'g> Container<'g> {
-    /// Makes the container `id`, and accepts its streams, which the agent dials meanwhile.
-    pub(crate) async fn create(
-        guest: &'g Guest,
-        id: &str,
-        spec: &Spec,
-        rootfs: RootFs,
-        request: &RunRequest,
-    ) -> std::result::Result<Self, Trouble> {
-        let create = create_request(guest, id, spec, rootfs, request)?;
-        let wanted = wanted_streams(request);
-        let accept = stdio::accept(guest.stdio(), id, &wanted);
-        let (created, streams) = tokio::join!(guest.agent().create_container(guest.soon(), &create), async {
-            tokio::time::timeout(guest.timeout(), accept).await
-        });
-        created?;
-        let streams = streams.map_err(|_| Error::AgentTimeout {
-            seconds: guest.timeout().as_secs(),
-            console: String::new(),
-        })?;
-        let streams = streams.map_err(Error::io("accept", "the container's standard streams"))?;
-        Ok(Self { guest, id: id.to_owned(), streams })
-    }
+impl FromStr for Tmpfs {
+    type Err = String;
 
-    /// Lets the container run, passes its stdio and signals, and returns its exit code.
-    pub(crate) async fn attend(
-        mut self,
-        signals: &mut Signals,
-        request: &RunRequest,
-    ) -> std::result::Result<u8, Trouble> {
-        let raw_mode =
-            if request.container.terminal && request.interactive { RawMode::enter()? } else { None };
-        let streams = std::mem::take(&mut self.streams);
-        let copiers =
-            start_copying(streams).map_err(Error::io("copy", "the container's standard streams"))?;
-        let container = ContainerRef { container_id: self.id.clone(), ..Default::default() };
-        self.guest.agent().start_container(self.guest.soon(), &container).await?;
-        let ended = self.wait(signals, request).await?;
-        // All output is in the streams when the agent says that the process has ended.
-        for copier in copiers {
-            // A failed copy means that husk's own reader has left; the exit code is still the container's.
-            let _ = tokio::task::spawn_blocking(move || copier.join()).await;
+    /// Parses Docker's `PATH[:OPTION[,OPTION...]]`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (path, options) = text.split_once(':').unwrap_or((text, ""));
+        let path = PathBuf::from(path);
+        if !path.is_absolute() || path == Path::new("/") {
+            return Err("expected an absolute path other than /, as in /run or /run:size=64m,mode=755".into());
         }
-        drop(raw_mode);
-        Ok(u8::try_from(ended.exit_code).unwrap_or(u8::MAX))
-    }
-
-    async fn wait(&self, signals: &mut Signals, request: &RunRequest) -> ttrpc::Result<WaitResponse> {
-        let process = ProcessRef { container_id: self.id.clone(), ..Default::default() };
-        let ended = self.guest.agent().wait(ttrpc::context::Context::default(), &process);
-        tokio::pin!(ended);
-        let stop_signal = request.image.defaults().stop_signal.as_deref().and_then(signals::parse);
-        let stop_signal = stop_signal.unwrap_or(libc::SIGTERM);
-        let mut interrupts = 0;
-        let mut deadline: Option<Instant> = None;
-        loop {
-            let expired = async {
-                match deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                result = &mut ended => return result,
-                () = expired => {
-                    deadline = None;
-                    self.send_signal(libc::SIGKILL).await;
-                }
-                signal = signals.next() => {
-                    if signal.number() == libc::SIGWINCH {
-                        self.resize(request).await;
-                        continue;
-                    }
-                    interrupts += u32::from(signal.number() == libc::SIGINT);
-                    if signal.asks_to_end() {
-                        deadline = deadline.or_else(|| Some(Instant::now() + STOP_GRACE));
-                    }
-                    let number = match signal {
-                        _ if interrupts >= INTERRUPTS_TO_KILL => libc::SIGKILL,
-                        signal if signal.asks_to_end() => stop_signal,
-                        signal => signal.number(),
-                    };
-                    self.send_signal(number).await;
-                }
-            }
-        }
-    }
-
-    /// A signal that can't be delivered is no failure: the process has just ended.
-    async fn send_signal(&self, number: i32) {
-        let request = SignalRequest {
-            container_id: self.id.clone(),
-            signal: number.unsigned_abs(),
-            ..Default::default()
+        let given: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
+        let is_known = |option: &&&str| match option.split_once('=') {
+            Some((key, value)) => !TMPFS_VALUES.contains(&key) || value.is_empty(),
+            None => !TMPFS_FLAGS.contains(*option),
         };
-        let _ = self.guest.agent().signal(self.guest.soon(), &request).await;
-    }
-
-    async fn resize(&self, request: &RunRequest) {
-        if !request.container.terminal {
-            return;
+        if let Some(unknown) = given.iter().find(is_known) {
+            return Err(format!(
+                "{unknown:?} is not an option of a tmpfs: use {} or {}=VALUE",
+                TMPFS_FLAGS.join(", "),
+                TMPFS_VALUES.join("=VALUE, ")
+            ));
         }
-        if let Some((rows, columns)) = terminal::window_size() {
-            let request =
-                ResizeTtyRequest { container_id: self.id.clone(), rows, columns, ..Default::default() };
-            let _ = self.guest.agent().resize_tty(self.guest.soon(), &request).await;
+        let defaults = ["noexec", "nosuid", "nodev"];
+        let options = defaults.into_iter().chain(given).map(str::to_owned).collect();
+        Ok(Self { path, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tmpfs_options_are_those_of_mount() {
+        let parsed: Tmpfs = "/run:size=64m,mode=755,exec".parse().unwrap();
+        assert_eq!(parsed.path, Path::new("/run"));
+        assert_eq!(parsed.options, ["noexec", "nosuid", "nodev", "size=64m", "mode=755", "exec"]);
+        for wrong in ["run", "/", "/a:bogus", "/a:size=", "/a:ro=1", ""] {
+            assert!(wrong.parse::<Tmpfs>().is_err(), "{wrong}");
         }
     }
-}
-
-fn create_request(
-    guest: &Guest,
-    id: &str,
-    spec: &Spec,
-    rootfs: RootFs,
-    request: &RunRequest,
-) -> Result<CreateContainerRequest> {
-    let (rows, columns) =
-        if request.container.terminal { terminal::window_size().unwrap_or_default() } else { (0, 0) };
-    let wanted = wanted_streams(request);
-    let stdio = husk_protocol::agent::Stdio {
-        stdin: wanted.contains(&StdioKind::Stdin),
-        stdout: wanted.contains(&StdioKind::Stdout),
-        stderr: wanted.contains(&StdioKind::Stderr),
-        terminal: request.container.terminal,
-        rows,
-        columns,
-        port: guest.stdio_port(),
-        ..Default::default()
-    };
-    let Defaults { user, volumes, .. } = request.image.defaults();
-    let user = request.container.user.clone().or(user).unwrap_or_default();
-    let spec_json = serde_json::to_vec(spec)
-        .map_err(|error| Error::InvalidOption(format!("cannot describe the container: {error}")))?;
-    Ok(CreateContainerRequest {
-        container_id: id.into(),
-        spec_json,
-        rootfs: Some(rootfs).into(),
-        stdio: Some(stdio).into(),
-        user,
-        volumes,
-        ..Default::default()
-    })
-}
-
-fn wanted_streams(request: &RunRequest) -> Vec<StdioKind> {
-    let mut wanted = vec![StdioKind::Stdout];
-    if request.interactive {
-        wanted.push(StdioKind::Stdin);
-    }
-    if !request.container.terminal {
-        wanted.push(StdioKind::Stderr);
-    }
-    wanted
-}
-
-/// Starts a thread per stream; returns those that end with the process.
-fn start_copying(streams: stdio::Streams) -> io::Result<Vec<std::thread::JoinHandle<io::Result<()>>>> {
-    let mut copiers = Vec::new();
-    if let Some(stream) = streams.stdout {
-        copiers.push(stream.copy_to(duplicate(io::stdout().as_fd())?, "stdout")?);
-    }
-    if let Some(stream) = streams.stderr {
-        copiers.push(stream.copy_to(duplicate(io::stderr().as_fd())?, "stderr")?);
-    }
-    if let Some(stream) = streams.stdin {
-        // Not waited for: a read of husk's own input can't be interrupted, and ends with husk.
-        stream.copy_from(duplicate(io::stdin().as_fd())?, "stdin")?;
-    }
-    Ok(copiers)
-}
-
-fn duplicate(fd: BorrowedFd<'_>) -> io::Result<File> {
-    Ok(File::from(fd.try_clone_to_owned()?))
 }

@@ -9,68 +9,78 @@ use std::{
     process::Command,
 };
 
-use crate::{
-    Error, Result,
-    paths::Dirs,
-    rundir::{Wait, lock_file},
-};
+use husk_base::{dirs::make_private_dir, lock::lock_file};
+
+use crate::{Error, Result, paths::Dirs};
 
 /// Default limit of a container's writable space and of an unpacked image, in MiB.
 pub const DEFAULT_SIZE_MIB: u64 = 10 * 1024;
 /// The smallest and largest limit that can be asked for, in MiB.
 pub const SIZE_RANGE_MIB: std::ops::RangeInclusive<u64> = 16..=16 * 1024 * 1024;
 
-/// ext4 without what a disk of ours has no use for: no journal, since a disk is either unpacked and closed cleanly or
-/// thrown away, and no lazy initialisation, since the file's holes read as zeros.
-const MKE2FS: [&str; 9] = [
-    "-q",
-    "-F",
-    "-t",
-    "ext4",
-    "-O",
-    "^has_journal,^resize_inode,^metadata_csum",
-    "-E",
-    "assume_storage_prezeroed=1,nodiscard",
-    "-m0",
-];
+/// ext4 without what a disk of ours has no use for: no lazy initialisation, since the file's holes read as zeros.
+const MKE2FS: [&str; 7] = ["-q", "-F", "-t", "ext4", "-E", "assume_storage_prezeroed=1,nodiscard", "-m0"];
+const WITHOUT_JOURNAL: [&str; 2] = ["-O", "^has_journal,^resize_inode,^metadata_csum"];
+const WITH_JOURNAL: [&str; 4] = ["-O", "has_journal,^resize_inode,^metadata_csum", "-J", "size=8"];
+/// Disks smaller than this, in MiB, have no room for a journal.
+const LEAST_WITH_JOURNAL_MIB: u64 = 64;
+
+/// What becomes of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An image is unpacked on to it, and it is closed cleanly or thrown away.
+    Unpacked,
+    /// A container writes to it, and it is thrown away when that ends.
+    Temporary,
+    /// A container writes to it, and finds it again at its next start, also if its VM was killed: it has a journal.
+    Kept,
+}
 
 /// Makes an empty disk of `size_mib` at `path`.
 ///
 /// # Errors
 /// When mke2fs is missing or fails, or the file can't be written.
-pub fn create(dirs: &Dirs, path: &Path, size_mib: u64) -> Result<()> {
-    let template = template(dirs, size_mib)?;
+pub fn create(dirs: &Dirs, path: &Path, size_mib: u64, kind: Kind) -> Result<()> {
+    let journal = kind == Kind::Kept && size_mib >= LEAST_WITH_JOURNAL_MIB;
+    let template = template(dirs, size_mib, journal)?;
     copy_sparse(&template, path).inspect_err(|_| {
         let _ = fs::remove_file(path);
     })
 }
 
 /// The template of this size, made when it is missing.
-fn template(dirs: &Dirs, size_mib: u64) -> Result<PathBuf> {
-    let template = dirs.disks().join(format!("empty-{size_mib}.img"));
+fn template(dirs: &Dirs, size_mib: u64, journal: bool) -> Result<PathBuf> {
+    let kind = if journal { "journal" } else { "empty" };
+    let template = dirs.disks().join(format!("{kind}-{size_mib}.img"));
     if template.exists() {
         return Ok(template);
     }
-    let _guard = lock_file(&dirs.disks().join("empty.lock"), Wait::Yes)?;
+    make_private_dir(&dirs.disks())?;
+    let _guard = lock_file(&dirs.disks().join("empty.lock"))?;
     if template.exists() {
         return Ok(template);
     }
     let unfinished = template.with_extension("tmp");
     let file = File::create(&unfinished).map_err(Error::io("create", &unfinished))?;
     file.set_len(size_mib << 20).map_err(Error::io("resize", &unfinished))?;
-    format(&unfinished)?;
+    format(&unfinished, journal)?;
     file.sync_all().map_err(Error::io("write", &unfinished))?;
     fs::rename(&unfinished, &template).map_err(Error::io("rename", &unfinished))?;
     Ok(template)
 }
 
-fn format(path: &Path) -> Result<()> {
+fn format(path: &Path, journal: bool) -> Result<()> {
     // mke2fs lives in /sbin, which is not on every user's PATH.
     let search = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let features: &[&str] = if journal { &WITH_JOURNAL } else { &WITHOUT_JOURNAL };
     let output =
-        Command::new("mke2fs").env("PATH", search).args(MKE2FS).arg(path).output().map_err(|source| {
-            Error::Spawn { program: "mke2fs".into(), hint: "install Debian's package e2fsprogs", source }
-        })?;
+        Command::new("mke2fs").env("PATH", search).args(MKE2FS).args(features).arg(path).output().map_err(
+            |source| Error::Spawn {
+                program: "mke2fs".into(),
+                hint: "install Debian's package e2fsprogs",
+                source,
+            },
+        )?;
     if output.status.success() {
         return Ok(());
     }
@@ -135,7 +145,7 @@ mod tests {
         let dirs = Dirs::new(Some(root.path()));
         fs::create_dir_all(dirs.disks()).unwrap();
         let path = root.path().join("disk.img");
-        create(&dirs, &path, DEFAULT_SIZE_MIB).unwrap();
+        create(&dirs, &path, DEFAULT_SIZE_MIB, Kind::Temporary).unwrap();
         let meta = fs::metadata(&path).unwrap();
         assert_eq!(meta.len(), DEFAULT_SIZE_MIB << 20);
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());

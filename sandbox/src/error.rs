@@ -2,6 +2,11 @@
 
 use std::{io, path::PathBuf};
 
+use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError, socket::SocketError};
+use husk_protocol::{agent::Reason, failure};
+
+use crate::untrusted;
+
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -66,6 +71,12 @@ pub enum Error {
         /// What the VMM said, and the console's last lines.
         reason: String,
     },
+    /// A pod's supervisor ended before it answered.
+    #[error("the pod's supervisor ended unexpectedly: {}", if .said.is_empty() { "it said nothing" } else { .said.as_str() })]
+    SupervisorDied {
+        /// What it has written to its log.
+        said: String,
+    },
     /// The agent refused or failed.
     #[error("{0}")]
     Agent(String),
@@ -110,35 +121,45 @@ pub enum Error {
         /// Where space is needed.
         path: PathBuf,
     },
-    /// The name is taken by a running container.
-    #[error("the container name {name:?} is in use by container {id}")]
+    /// The name is taken by another container.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
     NameInUse {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The container that has it.
         id: String,
     },
-    /// No such container runs.
-    #[error("no container {name:?} is running")]
+    /// There is no such container.
+    #[error("No such container: {name}")]
     NoContainer {
         /// Its name, or what its id begins with.
         name: String,
     },
-    /// A VM can't be joined.
-    #[error("cannot join the virtual machine of container {owner:?}")]
-    Join {
-        /// The container whose VM it is.
-        owner: String,
-        /// What its VMM said.
-        #[source]
-        source: husk_vmm::client::ClientError,
+    /// Several containers' ids begin so.
+    #[error("multiple IDs found with provided prefix: {prefix}")]
+    AmbiguousId {
+        /// The beginning.
+        prefix: String,
     },
-    /// The VM that a container joined is gone.
-    #[error("the container {owner:?} has ended, and with it the virtual machine that this one joined")]
-    JoinedLost {
-        /// The container whose VM it was.
-        owner: String,
+    /// A container's record was written by a newer husk.
+    #[error("{} is of version {version}, which this husk does not know: use the newer husk", path.display())]
+    NewerRecord {
+        /// The record.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
     },
+    /// A record or a configuration can't be read or written.
+    #[error(transparent)]
+    Json(JsonFileError),
+    /// A directory is not this user's alone.
+    #[error(transparent)]
+    PrivateDir(PrivateDirError),
+    /// A socket can't be made or reached.
+    #[error(transparent)]
+    Socket(SocketError),
     /// A network of husk's own can't be used.
     #[error(transparent)]
     Network(#[from] husk_network::Error),
@@ -240,6 +261,25 @@ impl Error {
         }
     }
 
+    /// The error for a reason that another process gives, and its text.
+    pub fn of_reason(reason: Reason, text: String) -> Self {
+        match reason {
+            Reason::EXECUTABLE_NOT_FOUND => Self::ExecutableNotFound(text),
+            Reason::EXECUTABLE_NOT_PERMITTED => Self::ExecutableNotPermitted(text),
+            Reason::NO_SUCH_CONTAINER | Reason::NO_SUCH_PROCESS => Self::NotFound(text),
+            Reason::ALREADY_EXISTS => Self::AlreadyExists(text),
+            Reason::WRONG_STATE => Self::WrongState(text),
+            Reason::UNSPECIFIED
+            | Reason::INVALID_REQUEST
+            | Reason::NO_SUCH_USER
+            | Reason::NO_SUCH_DEVICE
+            | Reason::NO_SUCH_SETTING
+            | Reason::DAMAGED_LAYER
+            | Reason::DISK_FULL
+            | Reason::OUT_OF_INODES => Self::Agent(text),
+        }
+    }
+
     /// Docker's exit code for this failure: 126 can't execute, 127 not found, 125 husk's own.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -250,27 +290,70 @@ impl Error {
     }
 }
 
-/// The agent marks the two failures that have an exit code of their own by how their text begins.
-const NOT_FOUND: &str = "executable not found: ";
-const NOT_PERMITTED: &str = "executable not permitted: ";
+impl From<IoError> for Error {
+    fn from(IoError { what, path, source }: IoError) -> Self {
+        Self::io(what, path)(source)
+    }
+}
+
+impl From<JsonFileError> for Error {
+    fn from(error: JsonFileError) -> Self {
+        match error {
+            JsonFileError::Io(error) => error.into(),
+            other => Self::Json(other),
+        }
+    }
+}
+
+impl From<PrivateDirError> for Error {
+    fn from(error: PrivateDirError) -> Self {
+        match error {
+            PrivateDirError::Io(error) => error.into(),
+            other => Self::PrivateDir(other),
+        }
+    }
+}
+
+impl From<SocketError> for Error {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Io(error) => error.into(),
+            other => Self::Socket(other),
+        }
+    }
+}
+
+/// Most bytes of a message of the agent's.
+const MAX_MESSAGE: usize = 1024;
 
 impl From<ttrpc::Error> for Error {
     fn from(error: ttrpc::Error) -> Self {
-        let (code, text) = match error {
-            ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
-            other => (
-                ttrpc::Code::UNAVAILABLE,
-                format!("the agent in the virtual machine does not answer: {other}"),
-            ),
+        let reason = failure::reason(&error);
+        let text = match error {
+            ttrpc::Error::RpcStatus(status) => untrusted::line(&status.message, MAX_MESSAGE),
+            other => {
+                let other = untrusted::line(&other.to_string(), MAX_MESSAGE);
+                format!("the agent in the virtual machine does not answer: {other}")
+            }
         };
-        match code {
-            _ if text.starts_with(NOT_FOUND) => Self::ExecutableNotFound(text),
-            _ if text.starts_with(NOT_PERMITTED) => Self::ExecutableNotPermitted(text),
-            ttrpc::Code::NOT_FOUND => Self::NotFound(text),
-            ttrpc::Code::ALREADY_EXISTS => Self::AlreadyExists(text),
-            ttrpc::Code::FAILED_PRECONDITION => Self::WrongState(text),
-            _ => Self::Agent(text),
-        }
+        Self::of_reason(reason, text)
+    }
+}
+
+impl From<Error> for ttrpc::Error {
+    /// For a front end's own API: what [`Error::of_reason`] makes an error of this kind of again.
+    fn from(error: Error) -> Self {
+        let reason = match &error {
+            Error::ExecutableNotFound(_) => Reason::EXECUTABLE_NOT_FOUND,
+            Error::ExecutableNotPermitted(_) => Reason::EXECUTABLE_NOT_PERMITTED,
+            Error::NotFound(_) => Reason::NO_SUCH_PROCESS,
+            Error::NoContainer { .. } => Reason::NO_SUCH_CONTAINER,
+            Error::AlreadyExists(_) | Error::NameInUse { .. } => Reason::ALREADY_EXISTS,
+            Error::WrongState(_) => Reason::WRONG_STATE,
+            Error::InvalidOption(_) => Reason::INVALID_REQUEST,
+            _ => Reason::UNSPECIFIED,
+        };
+        failure::error(reason, husk_base::chain::text(&error))
     }
 }
 
@@ -278,16 +361,40 @@ impl From<ttrpc::Error> for Error {
 mod tests {
     use super::*;
 
-    fn agent_says(text: &str) -> Error {
-        ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INVALID_ARGUMENT, text)).into()
+    fn agent_says(reason: Reason, text: &str) -> Error {
+        failure::error(reason, text).into()
     }
 
     #[test]
     fn exit_codes_are_dockers() {
-        assert_eq!(agent_says("executable not found: nope").exit_code(), 127);
-        assert_eq!(agent_says("executable not permitted: /etc").exit_code(), 126);
-        assert_eq!(agent_says("unable to find user x").exit_code(), 125);
+        assert_eq!(agent_says(Reason::EXECUTABLE_NOT_FOUND, "nope").exit_code(), 127);
+        assert_eq!(agent_says(Reason::EXECUTABLE_NOT_PERMITTED, "/etc").exit_code(), 126);
+        assert_eq!(agent_says(Reason::NO_SUCH_USER, "unable to find user x").exit_code(), 125);
+        // The words alone decide nothing.
+        assert_eq!(agent_says(Reason::UNSPECIFIED, "executable not found: x").exit_code(), 125);
         assert_eq!(Error::InvalidOption(String::new()).exit_code(), 125);
+    }
+
+    #[test]
+    fn reasons_become_kinds_of_errors() {
+        let error = |reason| agent_says(reason, "x");
+        for reason in [Reason::NO_SUCH_CONTAINER, Reason::NO_SUCH_PROCESS] {
+            assert!(matches!(error(reason), Error::NotFound(text) if text == "x"));
+        }
+        assert!(matches!(error(Reason::ALREADY_EXISTS), Error::AlreadyExists(_)));
+        assert!(matches!(error(Reason::WRONG_STATE), Error::WrongState(_)));
+        assert!(matches!(error(Reason::NO_SUCH_DEVICE), Error::Agent(_)));
+    }
+
+    #[test]
+    fn what_a_guest_says_is_cut_and_cleaned() {
+        let Error::NotFound(text) = agent_says(Reason::NO_SUCH_CONTAINER, &"\x1b[2J\n".repeat(1 << 20))
+        else {
+            panic!("another kind of error");
+        };
+        assert!(text.len() <= MAX_MESSAGE && !text.contains(char::is_control), "{text:?}");
+        let silent = Error::from(ttrpc::Error::Others("\x1b".repeat(5000))).to_string();
+        assert!(silent.len() < 2 * MAX_MESSAGE && !silent.contains(char::is_control), "{silent:?}");
     }
 
     #[test]

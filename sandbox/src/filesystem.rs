@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::{
     Error, Result,
     rundir::RunDir,
-    vm::{duplicate, inherit, tail},
+    vm::{inherit, tail},
 };
 
 /// A running server. It ends when its VMM hangs up, when this is dropped, and when this process ends.
@@ -52,13 +52,14 @@ impl ServerPlan {
         // Nobody else is to come this way.
         std::fs::remove_file(&socket).map_err(Error::io("remove", &socket))?;
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "a lifeline"))?;
-        let inherited = vec![listener.into(), OwnedFd::from(lifeline_end), duplicate(dir.lock())?];
+        let inherited = vec![listener.into(), OwnedFd::from(lifeline_end), dir.lock_for_another()?.into()];
         let log = dir.join("fs.log");
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
         let mut command = std::process::Command::new(binary);
         command.arg("--root").arg(root);
         command.arg("--listen").arg(inherited[0].as_raw_fd().to_string());
         command.arg("--lifeline").arg(inherited[1].as_raw_fd().to_string());
+        command.arg("--lock").arg(inherited[2].as_raw_fd().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);

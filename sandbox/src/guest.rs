@@ -2,7 +2,13 @@
 
 use std::{path::Path, time::Duration};
 
-use husk_protocol::{agent_ttrpc::AgentClient, port};
+use husk_protocol::{
+    StreamToken,
+    agent::{PlugInRequest, SetupSandboxRequest},
+    agent_ttrpc::AgentClient,
+    port,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -19,6 +25,7 @@ pub struct Guest {
     agent: AgentClient,
     stdio: UnixListener,
     stdio_port: u32,
+    token: StreamToken,
     timeout: Duration,
 }
 
@@ -30,10 +37,35 @@ impl std::fmt::Debug for Guest {
 }
 
 impl Guest {
-    /// The guest whose agent serves on `connection`; `stdio` is where it reaches the host's port `stdio_port`.
-    pub fn new(connection: UnixStream, stdio: UnixListener, stdio_port: u32, timeout: Duration) -> Self {
+    /// The guest whose agent serves on `connection`; `stdio` is where it reaches the host's port `stdio_port`, with streams
+    /// that begin with `token`.
+    pub fn new(
+        connection: UnixStream,
+        stdio: UnixListener,
+        stdio_port: u32,
+        token: StreamToken,
+        timeout: Duration,
+    ) -> Self {
         let agent = AgentClient::new(Client::new(Socket::new(connection)));
-        Self { agent, stdio, stdio_port, timeout }
+        Self { agent, stdio, stdio_port, token, timeout }
+    }
+
+    /// Sets the sandbox up, and gives the agent the token of its streams.
+    ///
+    /// # Errors
+    /// When the agent refuses, fails, or does not answer in time.
+    pub async fn set_up(&self, request: SetupSandboxRequest) -> ttrpc::Result<()> {
+        let request = SetupSandboxRequest { stream_token: self.token.to_string(), ..request };
+        self.agent.setup_sandbox(self.soon(), &request).await.map(drop)
+    }
+
+    /// Makes devices known to the guest's kernel, by the places that the VMM gave them when they were attached.
+    ///
+    /// # Errors
+    /// When the guest's kernel refuses one, or the agent does not answer in time.
+    pub async fn plug_in(&self, devices: Vec<String>) -> ttrpc::Result<()> {
+        let request = PlugInRequest { devices, ..Default::default() };
+        self.agent.plug_in(self.soon(), &request).await.map(drop)
     }
 
     /// The agent's API.
@@ -56,10 +88,29 @@ impl Guest {
         &self.stdio
     }
 
+    /// The secret that its streams begin with.
+    pub fn token(&self) -> &StreamToken {
+        &self.token
+    }
+
     /// The vsock port that leads there.
     pub fn stdio_port(&self) -> u32 {
         self.stdio_port
     }
+}
+
+/// A new secret for a guest's streams.
+///
+/// # Errors
+/// When the kernel gives no random numbers.
+pub(crate) fn random_token() -> Result<StreamToken> {
+    let mut bytes = [0; StreamToken::LEN];
+    let failed = |error: std::io::Error| Error::io("read", "the system's random numbers")(error);
+    let count = getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|errno| failed(errno.into()))?;
+    if count != bytes.len() {
+        return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(StreamToken::new(bytes))
 }
 
 /// Whether a request failed because its time was over: the agent may have said so, or the client, which has no code for it.
@@ -81,7 +132,9 @@ pub async fn dial_agent(socket: &Path) -> Result<UnixStream> {
 
 /// Dials a vsock port of the guest.
 pub(crate) async fn dial(socket: &Path, port: u32) -> std::io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
+    let stream = husk_base::socket::connect(socket).map_err(std::io::Error::other)?;
+    stream.set_nonblocking(true)?;
+    let mut stream = UnixStream::from_std(stream)?;
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     // The guest says nothing before it is asked, so nothing but the answer can be in the buffer.
     let mut reader = BufReader::with_capacity(1, stream);
@@ -105,7 +158,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("stdio")).unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let guest = Guest::new(ours, listener, 1, Duration::from_millis(1));
+        let guest = Guest::new(ours, listener, 1, random_token().unwrap(), Duration::from_millis(1));
         let silent = guest.agent().delete_container(guest.soon(), &ContainerRef::default()).await;
         assert!(timed_out(&silent.unwrap_err()));
         let status = |code| ttrpc::Error::RpcStatus(ttrpc::get_status(code, "x"));

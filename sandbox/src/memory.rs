@@ -5,7 +5,6 @@
 
 use std::{path::PathBuf, sync::Weak, time::Duration};
 
-use husk_protocol::agent::Devices;
 use husk_vmm::client::Client;
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -20,8 +19,7 @@ pub(crate) async fn give_back(control: PathBuf, guest: Weak<Guest>) {
     let asked = spawn_blocking(move || Client::connect(control)?.balloon()).await;
     let Some(place) = asked.ok().and_then(Result::ok).and_then(|balloon| balloon.device) else { return };
     if let Some(guest) = guest.upgrade() {
-        let request = Devices { places: vec![place], ..Default::default() };
         // Without it the guest keeps what it has.
-        let _ = guest.agent().plug_in(guest.soon(), &request).await;
+        let _ = guest.plug_in(vec![place]).await;
     }
 }

@@ -1,9 +1,8 @@
 //! Where husk keeps its state, and where its own pieces are.
 
 use std::{
-    env, fs,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    env,
+    path::{Component, Path, PathBuf},
 };
 
 use crate::{Error, Result, privilege};
@@ -11,7 +10,7 @@ use crate::{Error, Result, privilege};
 /// The directories that hold husk's state.
 #[derive(Debug, Clone)]
 pub struct Dirs {
-    /// Survives a reboot: images, unpacked disks, scratch disks of running containers.
+    /// Survives a reboot: images, unpacked disks, containers.
     pub data: PathBuf,
     /// Does not: one directory per running sandbox.
     pub run: PathBuf,
@@ -42,19 +41,6 @@ impl Dirs {
     pub fn disks(&self) -> PathBuf {
         self.data.join("disks")
     }
-
-    /// Scratch disks of running sandboxes.
-    pub fn scratch(&self) -> PathBuf {
-        self.data.join("scratch")
-    }
-}
-
-/// Makes a directory and its parents, for this user alone.
-///
-/// # Errors
-/// When it can't be made.
-pub fn make_private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io("create", path))
 }
 
 /// husk's own pieces, apart from the program that runs.
@@ -94,6 +80,14 @@ impl Assets {
         find("VMM", "husk-vmm", "../libexec/husk", ".")
     }
 
+    /// Finds the supervisor's binary.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn find_supervisor() -> Result<PathBuf> {
+        find("supervisor", "husk-supervisor", "../libexec/husk", ".")
+    }
+
     /// Finds the file system server's binary.
     ///
     /// # Errors
@@ -106,20 +100,39 @@ impl Assets {
 fn find(what: &'static str, name: &str, installed: &str, in_tree: &str) -> Result<PathBuf> {
     let exe = env::current_exe().map_err(Error::io("find", "the running program"))?;
     let bin = exe.parent().unwrap_or(Path::new("/"));
-    let candidates = [bin.join(in_tree).join(name), bin.join(installed).join(name)];
-    candidates
-        .iter()
-        .find(|path| path.is_file())
-        .map(|path| fs::canonicalize(path).unwrap_or(path.clone()))
-        .ok_or_else(|| Error::AssetMissing {
-            what,
-            looked_in: candidates.map(|path| path.display().to_string()).join(" and "),
-        })
+    // The supervisor is beside the VMM, a directory deeper than `husk`.
+    let candidates = [
+        bin.join(in_tree).join(name),
+        bin.join(installed).join(name),
+        bin.join("..").join(installed).join(name),
+    ];
+    candidates.iter().find(|path| path.is_file()).map(|path| without_dots(path)).ok_or_else(|| {
+        Error::AssetMissing { what, looked_in: candidates.map(|path| path.display().to_string()).join(", ") }
+    })
+}
+
+/// A path without `.` and `..`, which lead to the directory above only where no link is on the way: the running program's
+/// path has none.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_have_plain_paths() {
+        assert_eq!(without_dots(Path::new("/a/bin/../../a/./libexec/x")), Path::new("/a/libexec/x"));
+    }
 
     #[test]
     fn a_given_root_holds_everything() {

@@ -1,23 +1,25 @@
-//! One directory per running sandbox, and the cleaning up after those that were killed.
+//! One directory per living pod, and the cleaning up after those that were killed.
 //!
-//! A sandbox's id begins with a number that no other living one has, from which its VMM's user id comes.
+//! A pod's id begins with a number that no other one has, from which its VMM's user id comes.
 //!
-//! A sandbox's directory holds a `lock` file, flocked for as long as husk or its VMM lives: the VMM inherits the
-//! descriptor, so a free lock means that neither is left. Directories are made and swept under one lock of the whole
-//! run directory, so nobody sees a directory whose lock is not yet taken.
+//! Its directory holds a `lock` file. Whoever lives for the pod (its supervisor or shim, the VMM, the file server) holds a shared
+//! lock of it, each by an open file of its own, so that none can free another's. If the file can be locked alone, none of
+//! them lives. Directories are made and swept under one lock of the whole run directory, so a directory whose lock is not
+//! yet taken is never seen.
 
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use crate::{
-    Error, Result, cgroup,
-    paths::{Dirs, make_private_dir},
-    remove,
+use husk_base::{
+    dirs::{make_dir_inside, make_private_dir},
+    id::is_id,
+    lock::{is_locked, lock_file, lock_shared, try_lock_file},
 };
+
+use crate::{Error, Result, cgroup, paths::Dirs, remove, store};
 
 const LOCK: &str = "lock";
 const NAMES: &str = "names";
@@ -25,47 +27,87 @@ const NAMES: &str = "names";
 const NUMBER_LEN: usize = 6;
 /// User ids from here on, 16 million of them, are husk's: above those that systems give to users, services and containers.
 const FIRST_UID: u32 = 2_000_000_000;
+/// What a new start of the same pod finds in its directory, and keeps.
+const KEPT: [&str; 3] = [LOCK, SUPERVISOR_SOCKET, STREAMS_SOCKET];
 
-/// A running sandbox's directory. Dropping it removes everything the sandbox had on disk.
+/// The socket of the supervisor's API.
+pub const SUPERVISOR_SOCKET: &str = "pod.sock";
+/// The socket to which a process's streams are connections.
+pub const STREAMS_SOCKET: &str = "streams.sock";
+
+/// A living pod's directory. Dropping it removes everything the pod had there.
 #[derive(Debug)]
 pub struct RunDir {
     id: String,
     path: PathBuf,
-    scratch: PathBuf,
     name_link: Option<PathBuf>,
-    lock: File,
+    lock: Option<File>,
 }
 
 impl RunDir {
-    /// Sweeps what dead sandboxes left, then makes a directory for a new one, with a fresh id.
+    /// Cleans up after dead pods, then makes a directory for a new one, with a new id.
     ///
     /// # Errors
     /// When the directories can't be made, or when `name` is in use.
     pub fn create(dirs: &Dirs, name: Option<&str>) -> Result<Self> {
-        for dir in [&dirs.run, &dirs.run.join(NAMES), &dirs.scratch(), &dirs.disks()] {
-            make_private_dir(dir)?;
-        }
-        let _guard = lock_file(&dirs.run.join(LOCK), Wait::Yes)?;
-        sweep(dirs)?;
-
-        let id = new_id(&dirs.run)?;
-        let path = dirs.run.join(&id);
+        let guard = begin(dirs)?;
+        let id = store::new_id(dirs)?;
         let name_link = name.map(|name| claim_name(dirs, name, &id)).transpose()?;
-        make_private_dir(&path)?;
-        let lock = lock_file(&path.join(LOCK), Wait::Yes)?
-            .ok_or_else(|| Error::io("lock", &path)(io::ErrorKind::WouldBlock.into()))?;
-        let scratch = dirs.scratch().join(format!("{id}.img"));
-        Ok(Self { id, path, scratch, name_link, lock })
+        let this = Self::make(dirs, id, name_link)?;
+        drop(guard);
+        Ok(this)
     }
 
-    /// The sandbox's id: 32 hexadecimal digits.
+    /// Cleans up after dead pods, then makes a directory for the pod of the container `id`.
+    ///
+    /// # Errors
+    /// When the directories can't be made, or that pod lives.
+    pub fn of_container(dirs: &Dirs, id: &str) -> Result<Self> {
+        let _guard = begin(dirs)?;
+        if is_alive(dirs, id) {
+            return Err(Error::WrongState(format!("container {id} is running already")));
+        }
+        Self::make(dirs, id.to_owned(), None)
+    }
+
+    /// Takes over a directory that another process has made and still holds.
+    ///
+    /// # Errors
+    /// When it is not there, or its lock can't be taken.
+    pub fn adopt(dirs: &Dirs, id: &str) -> Result<Self> {
+        let path = dirs.run.join(id);
+        if !path.is_dir() {
+            return Err(Error::io("find", path)(io::ErrorKind::NotFound.into()));
+        }
+        let lock = Some(lock_shared(&path.join(LOCK))?);
+        Ok(Self { id: id.to_owned(), path, name_link: None, lock })
+    }
+
+    fn make(dirs: &Dirs, id: String, name_link: Option<PathBuf>) -> Result<Self> {
+        let path = dirs.run.join(&id);
+        make_dir_inside(&path)?;
+        let lock = Some(lock_shared(&path.join(LOCK))?);
+        Ok(Self { id, path, name_link, lock })
+    }
+
+    /// Lets go of the directory without removing it: the process that has adopted it will.
+    pub fn hand_over(mut self) {
+        self.lock = None;
+    }
+
+    /// The pod's id: 64 hexadecimal digits.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// A user id that no other living sandbox of this husk has.
+    /// A user id that no other living pod of this husk has.
     pub fn uid(&self) -> u32 {
         uid_of(&self.id)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A path inside the directory.
@@ -73,73 +115,39 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// Where this sandbox's scratch disk goes: on the data file system, since it may grow large.
-    pub fn scratch(&self) -> &Path {
-        &self.scratch
+    /// Another lock that tells that the pod lives, for a process that lives for it.
+    ///
+    /// # Errors
+    /// When the lock can't be taken.
+    pub fn lock_for_another(&self) -> Result<File> {
+        Ok(lock_shared(&self.path.join(LOCK))?)
     }
 
-    /// The descriptor whose lock tells that the sandbox lives.
-    pub fn lock(&self) -> &File {
-        &self.lock
-    }
-}
-
-/// The directory of the living sandbox that is called `name`, or whose id begins so.
-///
-/// # Errors
-/// When there is none, or several ids begin so.
-pub fn find(dirs: &Dirs, name: &str) -> Result<(String, PathBuf)> {
-    let unknown = || Error::NoContainer { name: name.into() };
-    // A name may contain neither slash nor dots alone, so it can't lead out of the directory.
-    if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return Err(unknown());
-    }
-    let mut found = match fs::read_link(dirs.run.join(NAMES).join(name)) {
-        Ok(id) => vec![id.display().to_string()],
-        Err(_) => ids(&dirs.run)?.filter(|id| id.starts_with(name)).collect(),
-    };
-    found.retain(|id| is_alive(dirs, id));
-    match found.as_slice() {
-        [] => Err(unknown()),
-        [id] => Ok((id.clone(), dirs.run.join(id))),
-        _ => {
-            Err(Error::InvalidOption(format!("several containers' ids begin with {name:?}: give more of it")))
+    /// Removes what an ended VM has left, so that another can start here.
+    ///
+    /// # Errors
+    /// When something can't be removed.
+    pub fn clear(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.path).map_err(Error::io("read", &self.path))?;
+        for entry in entries.flatten() {
+            if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+                continue;
+            }
+            let path = entry.path();
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_dir { remove::tree(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::io("remove", path))?;
         }
+        Ok(())
     }
-}
-
-/// Whether the sandbox's husk or VMM lives.
-pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
-    let lock = dirs.run.join(id).join(LOCK);
-    // Opened, not made: a directory that is gone stays gone.
-    is_id(id)
-        && File::open(lock).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
-}
-
-/// Whether there is anything of the sandbox called `name`, dead or alive.
-pub fn is_left(dirs: &Dirs, name: &str) -> bool {
-    dirs.run.join(NAMES).join(name).is_symlink()
-}
-
-/// Returns when neither husk nor VMM of the sandbox called `name` live.
-///
-/// # Errors
-/// When its lock can't be taken.
-pub fn wait_until_dead(dirs: &Dirs, name: &str) -> Result<()> {
-    let Ok((_, path)) = find(dirs, name) else { return Ok(()) };
-    lock_file(&path.join(LOCK), Wait::Yes).map(drop)
-}
-
-fn ids(run: &Path) -> Result<impl Iterator<Item = String>> {
-    let entries = fs::read_dir(run).map_err(Error::io("read", run))?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter(|name| is_id(name)))
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
         // What can't be removed now is found by the next sweep.
-        let _ = fs::remove_file(&self.scratch);
         if let Some(link) = &self.name_link {
             let _ = fs::remove_file(link);
         }
@@ -147,92 +155,116 @@ impl Drop for RunDir {
     }
 }
 
-/// Whether to wait for a lock that somebody has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// Until it is free.
-    Yes,
-    /// Not at all.
-    No,
-}
-
-/// Takes an exclusive lock on a file, which is made when missing. `None`: somebody has it and `wait` is [`Wait::No`].
-///
-/// A holder may remove the file before it lets go: whoever waited then starts over with a new one.
+/// The directory of the living pod that is called `name`, by its whole name or id.
 ///
 /// # Errors
-/// When the file can't be opened or locked.
-pub fn lock_file(path: &Path, wait: Wait) -> Result<Option<File>> {
-    loop {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io("open", path))?;
-        if wait == Wait::Yes {
-            file.lock().map_err(Error::io("lock", path))?;
-        } else {
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Ok(None),
-                Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
-            }
-        }
-        let locked = file.metadata().map_err(Error::io("read", path))?;
-        if fs::metadata(path).is_ok_and(|now| now.ino() == locked.ino() && now.dev() == locked.dev()) {
-            return Ok(Some(file));
-        }
+/// When there is none.
+pub fn find(dirs: &Dirs, name: &str) -> Result<(String, PathBuf)> {
+    let unknown = || Error::NoContainer { name: name.into() };
+    // A name may contain neither slash nor dots alone, so it can't lead out of the directory.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(unknown());
+    }
+    let id = match fs::read_link(dirs.run.join(NAMES).join(name)) {
+        Ok(id) => id.display().to_string(),
+        Err(_) => name.to_owned(),
+    };
+    if is_alive(dirs, &id) { Ok((id.clone(), dirs.run.join(id))) } else { Err(unknown()) }
+}
+
+/// Whether a process lives for the pod.
+pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
+    // One whose lock can't be tried is not there.
+    is_id(id) && is_locked(&dirs.run.join(id).join(LOCK)).unwrap_or(false)
+}
+
+/// Whether there is anything of the pod called `name`, dead or alive.
+pub fn is_left(dirs: &Dirs, name: &str) -> bool {
+    dirs.run.join(NAMES).join(name).is_symlink()
+}
+
+/// Returns when no process lives for the pod called `name`.
+///
+/// # Errors
+/// When its lock can't be taken.
+pub fn wait_until_dead(dirs: &Dirs, name: &str) -> Result<()> {
+    let Ok((_, path)) = find(dirs, name) else { return Ok(()) };
+    wait_for_lock(&path)
+}
+
+/// Returns when no process lives for the pod with this id, whose directory may be gone.
+///
+/// # Errors
+/// When its lock can't be taken.
+pub fn wait_until_gone(dirs: &Dirs, id: &str) -> Result<()> {
+    wait_for_lock(&dirs.run.join(id))
+}
+
+/// Returns when no process lives for the pod in this directory.
+///
+/// # Errors
+/// When its lock can't be taken.
+pub fn wait_for_lock(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    match lock_file(&path.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop).map_err(Into::into),
     }
 }
 
-/// Removes what is left of sandboxes that nobody holds the lock of.
+/// Removes what is left of pods that no process lives for.
 ///
 /// # Errors
-/// When something can't be removed.
+/// When the directories can't be made or read.
 pub fn clean_up(dirs: &Dirs) -> Result<()> {
-    for dir in [&dirs.run, &dirs.run.join(NAMES), &dirs.scratch()] {
-        make_private_dir(dir)?;
-    }
-    let _guard = lock_file(&dirs.run.join(LOCK), Wait::Yes)?;
-    sweep(dirs)
+    begin(dirs).map(drop)
 }
 
-/// Removes what is left of sandboxes that nobody holds the lock of, under the lock of the run directory.
+/// Makes the directories, takes the lock of them all, and cleans up.
+fn begin(dirs: &Dirs) -> Result<File> {
+    make_private_dir(&dirs.run)?;
+    make_dir_inside(&dirs.run.join(NAMES))?;
+    let guard = lock_file(&dirs.run.join(LOCK))?;
+    sweep(dirs)?;
+    Ok(guard)
+}
+
+/// Removes what is left of pods that no process lives for, under the lock of the run directory. What can't be removed is tried
+/// again next time: it keeps no other pod from starting.
 fn sweep(dirs: &Dirs) -> Result<()> {
     let entries = fs::read_dir(&dirs.run).map_err(Error::io("read", &dirs.run))?;
+    let mut dead = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
-        if !entry.file_name().to_str().is_some_and(is_id) {
+        let Ok(id) = entry.file_name().into_string() else { continue };
+        if !is_id(&id) {
             continue;
         }
-        if lock_file(&path.join(LOCK), Wait::No)?.is_some() {
-            if let Some(id) = entry.file_name().to_str() {
-                cgroup::sweep(id);
+        if let Ok(Some(_alone)) = try_lock_file(&path.join(LOCK)) {
+            cgroup::sweep(&id);
+            if let Err(error) = remove::tree(&path) {
+                tracing::warn!("cannot remove {}, which a killed pod left: {error}", path.display());
             }
-            remove::tree(&path).map_err(Error::io("remove", &path))?;
+            dead.push(id);
         }
+    }
+    if !dead.is_empty() {
+        store::remove_orphans(dirs, &dead);
     }
     let names = dirs.run.join(NAMES);
     for entry in fs::read_dir(&names).map_err(Error::io("read", &names))?.flatten() {
         let path = entry.path();
         if fs::read_link(&path).is_ok_and(|owner| !dirs.run.join(owner).exists()) {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
-    }
-    let scratch = dirs.scratch();
-    for entry in fs::read_dir(&scratch).map_err(Error::io("read", &scratch))?.flatten() {
-        let path = entry.path();
-        let alive = path.file_stem().is_some_and(|id| dirs.run.join(id).exists());
-        if !alive {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            // It is in nothing's way: a name is claimed anew then.
+            let _ = fs::remove_file(&path);
         }
     }
     Ok(())
 }
 
-/// Makes `names/NAME` point to `id`, unless a living sandbox has the name.
+/// Makes `names/NAME` point to `id`, unless a living pod has the name.
 fn claim_name(dirs: &Dirs, name: &str, id: &str) -> Result<PathBuf> {
     let link = dirs.run.join(NAMES).join(name);
     if let Ok(owner) = fs::read_link(&link) {
@@ -245,11 +277,7 @@ fn claim_name(dirs: &Dirs, name: &str, id: &str) -> Result<PathBuf> {
     Ok(link)
 }
 
-fn is_id(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// The user id of a sandbox's VMM.
+/// The user id of a pod's VMM.
 pub(crate) fn uid_of(id: &str) -> u32 {
     FIRST_UID + number(id)
 }
@@ -257,31 +285,6 @@ pub(crate) fn uid_of(id: &str) -> u32 {
 /// The number that an id begins with.
 pub(crate) fn number(id: &str) -> u32 {
     id.get(..NUMBER_LEN).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
-}
-
-/// An id whose number no other in `run` has.
-fn new_id(run: &Path) -> Result<String> {
-    let taken: Vec<u32> = ids(run)?.map(|id| number(&id)).collect();
-    loop {
-        let id = random_id()?;
-        if !taken.contains(&number(&id)) {
-            return Ok(id);
-        }
-    }
-}
-
-fn random_id() -> Result<String> {
-    use std::fmt::Write;
-    let mut random = [0_u8; 16];
-    // SAFETY: the pointer and length describe `random`, which getrandom fills.
-    let n = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
-    if n != 16 {
-        return Err(Error::io("read", "the system's random numbers")(io::Error::last_os_error()));
-    }
-    Ok(random.iter().fold(String::with_capacity(32), |mut id, byte| {
-        let _ = write!(id, "{byte:02x}");
-        id
-    }))
 }
 
 #[cfg(test)]
@@ -295,50 +298,78 @@ mod tests {
     }
 
     #[test]
-    fn dropping_leaves_nothing() {
+    fn a_dropped_directory_leaves_nothing() {
         let (_root, dirs) = dirs();
-        let run = RunDir::create(&dirs, Some("web")).unwrap();
-        fs::write(run.scratch(), "x").unwrap();
-        fs::write(run.join("file"), "x").unwrap();
-        let path = run.join("");
-        drop(run);
+        let dir = RunDir::create(&dirs, Some("one")).unwrap();
+        let (id, path) = (dir.id().to_owned(), dir.path().to_owned());
+        fs::write(dir.join("file"), "x").unwrap();
+        assert_eq!(find(&dirs, "one").unwrap(), (id.clone(), path.clone()));
+        drop(dir);
+        assert!(!path.exists() && !is_left(&dirs, "one") && find(&dirs, &id).is_err());
+    }
+
+    #[test]
+    fn what_a_dead_pod_left_is_swept_by_the_next_and_the_name_is_free() {
+        let (_root, dirs) = dirs();
+        let mut dead = RunDir::create(&dirs, Some("one")).unwrap();
+        let path = dead.path().to_owned();
+        dead.lock = None;
+        drop(dead);
+        assert!(path.exists());
+        let next = RunDir::create(&dirs, Some("one")).unwrap();
         assert!(!path.exists());
-        assert_eq!(fs::read_dir(dirs.scratch()).unwrap().count(), 0);
-        assert_eq!(fs::read_dir(dirs.run.join(NAMES)).unwrap().count(), 0);
+        assert_eq!(find(&dirs, "one").unwrap().0, next.id());
     }
 
     #[test]
-    fn a_dead_sandbox_is_swept_and_a_living_one_is_not() {
+    fn a_name_is_one_pods() {
         let (_root, dirs) = dirs();
-        let alive = RunDir::create(&dirs, None).unwrap();
-        fs::write(alive.scratch(), "x").unwrap();
-        // What kill -9 leaves: a directory whose lock nobody holds, a scratch disk, a name.
-        let dead_id = "0123456789abcdef0123456789abcdef";
-        fs::create_dir(dirs.run.join(dead_id)).unwrap();
-        fs::write(dirs.run.join(dead_id).join(LOCK), "").unwrap();
-        fs::write(dirs.scratch().join(format!("{dead_id}.img")), "x").unwrap();
-        std::os::unix::fs::symlink(dead_id, dirs.run.join(NAMES).join("web")).unwrap();
-
-        let next = RunDir::create(&dirs, Some("web")).unwrap();
-        assert!(!dirs.run.join(dead_id).exists());
-        assert_eq!(fs::read_dir(dirs.run.join(NAMES)).unwrap().count(), 1);
-        assert!(!dirs.scratch().join(format!("{dead_id}.img")).exists());
-        assert!(alive.join(LOCK).exists() && alive.scratch().exists());
-        assert!(next.join(LOCK).exists());
+        let first = RunDir::create(&dirs, Some("one")).unwrap();
+        let error = RunDir::create(&dirs, Some("one")).unwrap_err();
+        assert!(matches!(&error, Error::NameInUse { id, .. } if id == first.id()), "{error}");
     }
 
     #[test]
-    fn a_name_has_one_living_owner() {
+    fn each_process_that_lives_for_a_pod_keeps_it_alive() {
         let (_root, dirs) = dirs();
-        let first = RunDir::create(&dirs, Some("web")).unwrap();
-        let error = RunDir::create(&dirs, Some("web")).unwrap_err();
-        assert!(matches!(error, Error::NameInUse { ref id, .. } if id == first.id()), "{error}");
-        drop(first);
-        assert!(!is_left(&dirs, "web"));
-        let second = RunDir::create(&dirs, Some("web")).unwrap();
-        assert!(is_left(&dirs, "web"));
-        // As kill -9 does.
-        std::mem::forget(second);
-        assert!(is_left(&dirs, "web"));
+        let made = RunDir::create(&dirs, None).unwrap();
+        let id = made.id().to_owned();
+        let adopted = RunDir::adopt(&dirs, &id).unwrap();
+        let another = adopted.lock_for_another().unwrap();
+        // One that frees its own lock frees no other.
+        another.unlock().unwrap();
+        made.hand_over();
+        assert!(is_alive(&dirs, &id));
+        clean_up(&dirs).unwrap();
+        assert!(adopted.path().exists());
+        let again = RunDir::of_container(&dirs, &id).unwrap_err();
+        assert!(matches!(again, Error::WrongState(_)), "{again}");
+        drop(adopted);
+        assert!(!is_alive(&dirs, &id));
+        wait_until_gone(&dirs, &id).unwrap();
+    }
+
+    #[test]
+    fn a_new_start_keeps_the_supervisors_sockets() {
+        let (_root, dirs) = dirs();
+        let dir = RunDir::create(&dirs, None).unwrap();
+        fs::write(dir.join(SUPERVISOR_SOCKET), "").unwrap();
+        fs::create_dir(dir.join("vsock")).unwrap();
+        fs::write(dir.join("vsock/guest"), "").unwrap();
+        fs::write(dir.join("vm.json"), "").unwrap();
+        dir.clear().unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [LOCK, SUPERVISOR_SOCKET]);
+    }
+
+    #[test]
+    fn what_is_not_husks_is_in_no_ones_way() {
+        let (_root, dirs) = dirs();
+        drop(RunDir::create(&dirs, None).unwrap());
+        fs::create_dir(dirs.run.join("lost+found")).unwrap();
+        fs::write(dirs.run.join("a-file"), "").unwrap();
+        RunDir::create(&dirs, None).unwrap();
+        assert!(dirs.run.join("lost+found").exists() && dirs.run.join("a-file").exists());
     }
 }

@@ -1,68 +1,18 @@
 //! From an image's defaults and a user's options to an OCI runtime spec, with Docker's defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use husk_image::Defaults;
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
+    Capabilities, Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
     LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
     RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts, get_default_readonly_paths,
 };
 
-use crate::{Error, Result};
-
-/// What a user asks of a container; what is not asked comes from the image.
-#[derive(Debug, Clone, Default)]
-pub struct ContainerOptions {
-    /// Replaces the image's command.
-    pub args: Vec<String>,
-    /// Replaces the image's entry point and drops its command; empty: none at all.
-    pub entrypoint: Option<String>,
-    /// `K=V`, added to the image's environment.
-    pub env: Vec<String>,
-    /// Working directory.
-    pub workdir: Option<PathBuf>,
-    /// `user`, `uid`, `user:group`, ...
-    pub user: Option<String>,
-    /// Host name; the start of the container's id by default.
-    pub hostname: Option<String>,
-    /// CPU limit in thousandths of a CPU.
-    pub milli_cpus: Option<u64>,
-    /// Memory limit in bytes.
-    pub memory_bytes: Option<u64>,
-    /// No writing to the root file system.
-    pub read_only: bool,
-    /// Further tmpfs mounts.
-    pub tmpfs: Vec<Tmpfs>,
-    /// Give the process a terminal.
-    pub terminal: bool,
-}
-
-/// One `--tmpfs` option.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tmpfs {
-    /// Absolute path in the container.
-    pub path: PathBuf,
-    /// Mount options.
-    pub options: Vec<String>,
-}
-
-impl std::str::FromStr for Tmpfs {
-    type Err = String;
-
-    /// Parses Docker's `PATH[:OPTION[,OPTION...]]`.
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (path, options) = text.split_once(':').unwrap_or((text, ""));
-        let path = PathBuf::from(path);
-        if !path.is_absolute() || path == Path::new("/") {
-            return Err("expected an absolute path other than /, as in /run or /run:size=64m,mode=755".into());
-        }
-        let given = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned);
-        let options = ["noexec", "nosuid", "nodev"].map(str::to_owned).into_iter().chain(given).collect();
-        Ok(Self { path, options })
-    }
-}
+use crate::{
+    Error, Result,
+    container::{ContainerOptions, ImageConfig},
+};
 
 /// Docker's default capabilities.
 const CAPABILITIES: [Capability; 14] = [
@@ -82,6 +32,51 @@ const CAPABILITIES: [Capability; 14] = [
     Capability::SysChroot,
 ];
 
+/// capabilities(7).
+const EVERY_CAPABILITY: [Capability; 41] = [
+    Capability::AuditControl,
+    Capability::AuditRead,
+    Capability::AuditWrite,
+    Capability::BlockSuspend,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::Kill,
+    Capability::Lease,
+    Capability::LinuxImmutable,
+    Capability::MacAdmin,
+    Capability::MacOverride,
+    Capability::Mknod,
+    Capability::NetAdmin,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetRaw,
+    Capability::Perfmon,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysChroot,
+    Capability::SysModule,
+    Capability::SysNice,
+    Capability::SysPacct,
+    Capability::SysPtrace,
+    Capability::SysRawio,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+];
+
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MAX_OPEN_FILES: u64 = 1 << 20;
 const CPU_PERIOD_US: u64 = 100_000;
@@ -90,8 +85,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 ///
 /// # Errors
 /// When neither image nor options name a program, or an option's value can't be used.
-pub fn build(image: &str, defaults: &Defaults, options: &ContainerOptions, id: &str) -> Result<Spec> {
-    let hostname = options.hostname.clone().unwrap_or_else(|| id[..12.min(id.len())].to_owned());
+pub fn build(image: &str, defaults: &ImageConfig, options: &ContainerOptions, id: &str) -> Result<Spec> {
+    let hostname = options.hostname(id);
     let namespaces = [
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Ipc,
@@ -127,7 +122,12 @@ fn invalid(error: oci_spec::OciSpecError) -> Error {
     Error::InvalidOption(format!("cannot describe the container: {error}"))
 }
 
-fn process(image: &str, defaults: &Defaults, options: &ContainerOptions, hostname: &str) -> Result<Process> {
+fn process(
+    image: &str,
+    defaults: &ImageConfig,
+    options: &ContainerOptions,
+    hostname: &str,
+) -> Result<Process> {
     let capabilities = || CAPABILITIES.into_iter().collect::<Capabilities>();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(capabilities())
@@ -165,28 +165,47 @@ fn process(image: &str, defaults: &Defaults, options: &ContainerOptions, hostnam
         .map_err(invalid)
 }
 
-fn args(image: &str, defaults: &Defaults, options: &ContainerOptions) -> Result<Vec<String>> {
-    let (mut line, default_args) = match &options.entrypoint {
-        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
-        Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
-        None => (defaults.entrypoint.clone(), defaults.cmd.clone()),
-    };
-    line.extend(if options.args.is_empty() { default_args } else { options.args.clone() });
-    if line.is_empty() {
+fn args(image: &str, defaults: &ImageConfig, options: &ContainerOptions) -> Result<Vec<String>> {
+    let (entrypoint, cmd) = command(defaults, options);
+    if entrypoint.is_empty() && cmd.is_empty() {
         return Err(Error::InvalidImage {
             image: image.into(),
             reason: "it names no command to run; give one after the image's name".into(),
         });
     }
-    Ok(line)
+    Ok([entrypoint, cmd].concat())
 }
 
-fn environment(defaults: &Defaults, options: &ContainerOptions, hostname: &str) -> Vec<String> {
+/// The entry point and the command: the user's, else the image's.
+pub fn command(defaults: &ImageConfig, options: &ContainerOptions) -> (Vec<String>, Vec<String>) {
+    let (entrypoint, cmd) = match &options.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
+        None => (defaults.entrypoint.clone(), defaults.cmd.clone()),
+    };
+    (entrypoint, if options.args.is_empty() { cmd } else { options.args.clone() })
+}
+
+fn environment(defaults: &ImageConfig, options: &ContainerOptions, hostname: &str) -> Vec<String> {
     let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if options.terminal {
         env.push("TERM=xterm".into());
     }
-    for entry in defaults.env.iter().chain(&options.env) {
+    add_variables(&mut env, defaults.env.iter().chain(&options.env));
+    env
+}
+
+/// A process's environment with these variables added, and a terminal's type if it has one and none is said.
+pub fn with_variables(mut env: Vec<String>, added: &[String], terminal: bool) -> Vec<String> {
+    if terminal && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    add_variables(&mut env, added);
+    env
+}
+
+fn add_variables<'a>(env: &mut Vec<String>, added: impl IntoIterator<Item = &'a String>) {
+    for entry in added {
         let key = entry.split_once('=').map_or(entry.as_str(), |(key, _)| key);
         let same_key = |known: &&mut String| known.split_once('=').is_some_and(|(k, _)| k == key);
         match env.iter_mut().find(same_key) {
@@ -194,21 +213,26 @@ fn environment(defaults: &Defaults, options: &ContainerOptions, hostname: &str) 
             None => env.push(entry.clone()),
         }
     }
-    env
+}
+
+/// All powers that root has in a VM.
+///
+/// # Errors
+/// Never, in fact.
+pub fn all_capabilities() -> Result<LinuxCapabilities> {
+    let all = || EVERY_CAPABILITY.into_iter().collect::<Capabilities>();
+    LinuxCapabilitiesBuilder::default()
+        .bounding(all())
+        .effective(all())
+        .permitted(all())
+        .inheritable(all())
+        .ambient(Capabilities::new())
+        .build()
+        .map_err(invalid)
 }
 
 fn mounts(options: &ContainerOptions) -> Result<Vec<Mount>> {
     let mut mounts = get_default_mounts();
-    for name in ["hostname", "hosts", "resolv.conf"] {
-        let mount = MountBuilder::default()
-            .destination(format!("/etc/{name}"))
-            .typ("bind")
-            .source(format!("/run/husk/etc/{name}"))
-            .options(["bind", "rprivate"].map(str::to_owned))
-            .build()
-            .map_err(invalid)?;
-        mounts.push(mount);
-    }
     for tmpfs in &options.tmpfs {
         let mount = MountBuilder::default()
             .destination(&tmpfs.path)
@@ -244,12 +268,14 @@ fn resources(options: &ContainerOptions) -> Result<LinuxResources> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    const ID: &str = "0123456789abcdef0123456789abcdef";
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn image_defaults() -> Defaults {
-        Defaults {
+    fn image_defaults() -> ImageConfig {
+        ImageConfig {
             entrypoint: vec!["/entry".into()],
             cmd: vec!["default".into()],
             env: vec!["PATH=/bin".into(), "A=image".into()],
@@ -291,7 +317,7 @@ mod tests {
 
     #[test]
     fn nothing_to_run_is_an_error() {
-        let error = build("img", &Defaults::default(), &ContainerOptions::default(), ID).unwrap_err();
+        let error = build("img", &ImageConfig::default(), &ContainerOptions::default(), ID).unwrap_err();
         assert!(error.to_string().contains("names no command"), "{error}");
         assert_eq!(error.exit_code(), 125);
     }
@@ -333,14 +359,5 @@ mod tests {
         let types: Vec<_> = linux.namespaces().iter().flatten().map(|ns| ns.typ()).collect();
         assert!(!types.contains(&LinuxNamespaceType::Network));
         assert!(!types.contains(&LinuxNamespaceType::User));
-    }
-
-    #[test]
-    fn tmpfs_options_follow_dockers_form() {
-        let tmpfs: Tmpfs = "/run:size=64m,exec".parse().unwrap();
-        assert_eq!(tmpfs.options, ["noexec", "nosuid", "nodev", "size=64m", "exec"]);
-        for bad in ["", "run", "/", "rel:size=1m"] {
-            assert!(bad.parse::<Tmpfs>().is_err(), "{bad:?}");
-        }
     }
 }

@@ -40,9 +40,25 @@ pub enum Stage {
     CleanedUp,
 }
 
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Start,
+        Self::Planned,
+        Self::VmmConfigured,
+        Self::FirstInstruction,
+        Self::Init,
+        Self::AgentReady,
+        Self::Created,
+        Self::Started,
+        Self::FirstOutput,
+        Self::Exited,
+        Self::CleanedUp,
+    ];
+
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Start => "process start",
             Self::Planned => "image and disks ready",
             Self::VmmConfigured => "VMM configured",
@@ -54,7 +70,18 @@ impl fmt::Display for Stage {
             Self::FirstOutput => "first output",
             Self::Exited => "process ended",
             Self::CleanedUp => "everything cleaned up",
-        })
+        }
+    }
+
+    /// The stage of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -68,6 +95,11 @@ impl Timeline {
     /// A timeline that begins now.
     pub fn begin() -> Self {
         Self { marks: vec![(Stage::Start, now_ns())] }
+    }
+
+    /// What was recorded, in no order.
+    pub fn into_marks(self) -> Vec<(Stage, u64)> {
+        self.marks
     }
 
     /// The stage is reached now.

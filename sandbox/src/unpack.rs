@@ -7,14 +7,19 @@ use std::{
     time::Duration,
 };
 
-use husk_image::{Compression, Digest, Image, LayerBlob};
-use husk_protocol::agent::{self, Empty, UnpackRequest};
+use husk_base::{dirs::make_private_dir, lock::lock_file};
+use husk_protocol::{
+    agent::{self, Compression, Empty, Reason, UnpackRequest},
+    failure,
+};
 use husk_vmm::config::{DiskConfig, WhenFull};
 
 use crate::{
-    Error, Result, disk,
-    paths::{Assets, Dirs, make_private_dir},
-    rundir::{RunDir, Wait, lock_file},
+    Error, Result,
+    cgroup::Cgroup,
+    disk,
+    paths::{Assets, Dirs},
+    rundir::RunDir,
     vm::{Plan, Vm},
 };
 
@@ -27,33 +32,47 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// With less than this left on the host, a failed write inside the VM is the host's doing.
 const HOST_FULL_BYTES: u64 = 8 << 20;
 
-/// The disk that holds the unpacked image, if there is one.
-pub fn base_disk(dirs: &Dirs, image: &Image) -> PathBuf {
-    disk_of_chain(dirs, &image.chain_id())
+/// An image's layers, as they are to be unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers {
+    /// The image's name, for errors.
+    pub image: String,
+    /// Names the unpacked disk: 64 hexadecimal digits that are the same for the same layers, and for no others.
+    pub key: String,
+    /// The lowest first.
+    pub layers: Vec<Layer>,
 }
 
-/// The image's name for messages: its reference, or its id where it has none.
-pub fn name(image: &Image) -> String {
-    image.reference.as_ref().map_or_else(|| image.config_digest.to_string(), ToString::to_string)
+/// A layer: a tar archive, maybe compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Expected digest of the uncompressed archive, `sha256:<64 hex>`.
+    pub diff_id: String,
 }
 
-/// The disk of an image by its layers' chain id.
-pub fn disk_of_chain(dirs: &Dirs, chain_id: &Digest) -> PathBuf {
-    dirs.disks().join(format!("{}.img", chain_id.hex()))
+/// The disk of the layers with this key.
+pub fn disk_of(dirs: &Dirs, key: &str) -> PathBuf {
+    dirs.disks().join(format!("{key}.img"))
 }
 
 /// Removes an unpacked image that no image in the store needs any more. VMs that still use it keep it until they end.
 ///
 /// # Errors
 /// When it is there and can't be removed.
-pub fn forget(dirs: &Dirs, chain_id: &Digest) -> Result<()> {
+pub fn forget(dirs: &Dirs, key: &str) -> Result<()> {
     if !dirs.disks().exists() {
         return Ok(());
     }
-    let disk = disk_of_chain(dirs, chain_id);
+    let disk = disk_of(dirs, key);
     let lock_path = disk.with_extension("lock");
     // Whoever is unpacking it right now finishes first.
-    let _lock = lock_file(&lock_path, Wait::Yes)?;
+    let _lock = lock_file(&lock_path)?;
     let _lock_name = Temporary(lock_path);
     match fs::remove_file(&disk) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &disk)(error)),
@@ -72,12 +91,12 @@ pub fn forget(dirs: &Dirs, chain_id: &Digest) -> Result<()> {
 pub async fn ensure(
     dirs: &Dirs,
     assets: &Assets,
-    image: &Image,
+    image: &Layers,
     limit_mib: u64,
     timeout: Duration,
     progress: impl Fn(u64),
 ) -> Result<PathBuf> {
-    let disk = base_disk(dirs, image);
+    let disk = disk_of(dirs, &image.key);
     if disk.exists() {
         return Ok(disk);
     }
@@ -85,7 +104,7 @@ pub async fn ensure(
     let lock_path = disk.with_extension("lock");
     let waiting = lock_path.clone();
     // Somebody may hold the lock for as long as unpacking takes; signals are still heard meanwhile.
-    let _lock = tokio::task::spawn_blocking(move || lock_file(&waiting, Wait::Yes))
+    let _lock = tokio::task::spawn_blocking(move || lock_file(&waiting))
         .await
         .map_err(|error| Error::io("lock", &lock_path)(error.into()))??;
     let _lock_name = Temporary(lock_path);
@@ -94,7 +113,7 @@ pub async fn ensure(
     }
     let unfinished = Temporary(disk.with_extension("tmp"));
     let _ = fs::remove_file(&unfinished.0);
-    disk::create(dirs, &unfinished.0, limit_mib)?;
+    disk::create(dirs, &unfinished.0, limit_mib, disk::Kind::Unpacked)?;
     let mut done = 0;
     for layers in image.layers.chunks(LAYERS_PER_VM) {
         let read = |bytes| progress(done + bytes);
@@ -137,8 +156,8 @@ fn keep(unfinished: &Path, disk: &Path) -> Result<()> {
 async fn unpack_some(
     dirs: &Dirs,
     assets: &Assets,
-    image: &Image,
-    layers: &[LayerBlob],
+    image: &Layers,
+    layers: &[Layer],
     target: &Path,
     limit_mib: u64,
     timeout: Duration,
@@ -151,6 +170,7 @@ async fn unpack_some(
     // An image that does not fit into the host's file system is thrown away: there is nothing to wait for.
     let target = DiskConfig { when_full: WhenFull::Fail, ..DiskConfig::new(TARGET, target, false) };
     let disks = blobs.chain([target]).collect();
+    let cgroup = Cgroup::create(dir.id(), MEM_SIZE_MIB)?;
     let plan = Plan {
         vcpus: VCPUS,
         mem_size_mib: MEM_SIZE_MIB,
@@ -159,7 +179,8 @@ async fn unpack_some(
         nets: vec![],
         spare_nets: 0,
         filesystem: None,
-        cgroup: None,
+        shared_memory: false,
+        cgroup: cgroup.as_ref().map(|own| own.path().to_owned()),
         timeout,
     };
     let mut vm = Vm::start(assets, &dir, plan).await?;
@@ -185,34 +206,24 @@ async fn unpack_some(
         }
     };
     if let Err(error) = result {
-        let code = match &error {
-            ttrpc::Error::RpcStatus(status) => Some(status.code()),
-            _ => None,
-        };
-        let reason = vm.explain(error).await;
-        let image = name(image);
-        return Err(match code {
-            Some(ttrpc::Code::DATA_LOSS) => Error::BadLayer { image, reason: reason.to_string() },
-            Some(ttrpc::Code::RESOURCE_EXHAUSTED) => {
-                Error::ImageTooLarge { image, limit_mib, reason: reason.to_string() }
-            }
-            _ => reason,
+        let why = failure::reason(&error);
+        let error = vm.explain(error).await;
+        let (image, reason) = (image.image.clone(), error.to_string());
+        return Err(match why {
+            Reason::DAMAGED_LAYER => Error::BadLayer { image, reason },
+            Reason::DISK_FULL | Reason::OUT_OF_INODES => Error::ImageTooLarge { image, limit_mib, reason },
+            _ => error,
         });
     }
     vm.kill().await
 }
 
-fn message(disk: String, layer: &LayerBlob) -> agent::Layer {
-    let compression = match layer.compression {
-        Compression::None => agent::Compression::NONE,
-        Compression::Gzip => agent::Compression::GZIP,
-        Compression::Zstd => agent::Compression::ZSTD,
-    };
+fn message(disk: String, layer: &Layer) -> agent::Layer {
     agent::Layer {
         disk,
         size: layer.size,
-        compression: compression.into(),
-        diff_id: layer.diff_id.to_string(),
+        compression: layer.compression.into(),
+        diff_id: layer.diff_id.clone(),
         ..Default::default()
     }
 }

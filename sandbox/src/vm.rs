@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use husk_base::{dirs::make_dir_inside, socket};
 use husk_protocol::{port, shared};
 use husk_vmm::{
     config::{
@@ -28,10 +29,9 @@ use tokio::{
 
 use crate::{
     Error, Result,
-    cgroup::Cgroup,
-    guest::{Guest, timed_out},
+    guest::{Guest, random_token, timed_out},
     memory,
-    paths::{Assets, make_private_dir},
+    paths::Assets,
     privilege,
     rundir::RunDir,
 };
@@ -72,7 +72,9 @@ pub struct Plan {
     pub spare_nets: u8,
     /// A connection to the server of a directory that the guest can mount.
     pub filesystem: Option<OwnedFd>,
-    /// The directory of the cgroup that the VM is put in, whose limits are set; one of husk's own if there is none.
+    /// The memory can be shared with a file server.
+    pub shared_memory: bool,
+    /// The directory of the cgroup that the VM is put in, whose limits are set.
     pub cgroup: Option<PathBuf>,
     /// How long the agent may take to answer.
     pub timeout: Duration,
@@ -108,11 +110,12 @@ impl Vm {
         let timeout = plan.timeout;
         // Only root can give the VMM another user.
         let uid = privilege::is_root().then(|| dir.uid());
-        make_private_dir(&dir.join(SOCKETS))?;
+        make_dir_inside(&dir.join(SOCKETS))?;
         let agent_listener = listen(dir, port::AGENT)?;
         let stdio = listen(dir, port::STDIO)?;
-        let here = dir.join("");
-        for path in [dir.join(SOCKETS), port_path(&here, port::AGENT), port_path(&here, port::STDIO)] {
+        for path in
+            [dir.join(SOCKETS), port_path(dir.path(), port::AGENT), port_path(dir.path(), port::STDIO)]
+        {
             std::os::unix::fs::chown(&path, uid, uid).map_err(Error::io("change the owner of", path))?;
         }
         let mut process = VmProcess::spawn(assets, dir, uid, plan)?;
@@ -124,7 +127,7 @@ impl Vm {
                 return Err(Error::AgentTimeout { seconds: timeout.as_secs(), console });
             }
         };
-        let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, timeout));
+        let guest = Arc::new(Guest::new(socket, stdio, port::STDIO, random_token()?, timeout));
         process.background.spawn(memory::give_back(process.control.clone(), Arc::downgrade(&guest)));
         Ok(Self { process, guest })
     }
@@ -169,8 +172,14 @@ impl Vm {
 }
 
 fn listen(dir: &RunDir, port: u32) -> Result<UnixListener> {
-    let path = port_path(&dir.join(""), port);
-    UnixListener::bind(&path).map_err(Error::io("listen on", path))
+    listen_at(&port_path(dir.path(), port))
+}
+
+/// Listens on a unix socket, whatever the length of its path.
+pub(crate) fn listen_at(path: &Path) -> Result<UnixListener> {
+    let listener = socket::bind(path)?;
+    let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+    listener.map_err(Error::io("listen on", path))
 }
 
 /// Where a guest that dials `port` ends up, of the sandbox in `dir`.
@@ -195,8 +204,6 @@ pub(crate) struct VmProcess {
     child: Child,
     /// What is done meanwhile.
     background: JoinSet<()>,
-    /// Dropped after the process, which is killed then.
-    _cgroup: Option<Cgroup>,
     _lifeline: io::PipeWriter,
     control: PathBuf,
     console: PathBuf,
@@ -206,14 +213,10 @@ pub(crate) struct VmProcess {
 impl VmProcess {
     fn spawn(assets: &Assets, dir: &RunDir, uid: Option<u32>, plan: Plan) -> Result<Self> {
         let (control, console, log) =
-            (control_path(&dir.join("")), dir.join("console.log"), dir.join("vmm.log"));
-        let cgroup = match plan.cgroup {
-            Some(_) => None,
-            None => Cgroup::create(dir.id(), plan.mem_size_mib)?,
-        };
+            (control_path(dir.path()), dir.join("console.log"), dir.join("vmm.log"));
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
-        let mut inherited = vec![OwnedFd::from(lifeline_end), duplicate(dir.lock())?];
-        let lifeline_number = inherited[0].as_raw_fd();
+        let mut inherited = vec![OwnedFd::from(lifeline_end), dir.lock_for_another()?.into()];
+        let [lifeline_number, lock_number] = [inherited[0].as_raw_fd(), inherited[1].as_raw_fd()];
         let nets = (0..).zip(plan.nets).map(|(index, net)| {
             let tap = TapConfig::Fds(vec![net.tap.as_raw_fd()]);
             inherited.push(net.tap);
@@ -228,7 +231,7 @@ impl VmProcess {
             }
         });
         let nets = nets.collect();
-        let shared = plan.filesystem.is_some();
+        let shared = plan.shared_memory || plan.filesystem.is_some();
         let filesystems = plan.filesystem.into_iter().map(|server| {
             let socket = FilesystemSocket::Fd(server.as_raw_fd());
             inherited.push(server);
@@ -254,14 +257,11 @@ impl VmProcess {
             nets,
             spare_nets: plan.spare_nets,
             filesystems,
-            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(&dir.join("")) }),
+            // The VMM begins in the directory: its own path may be longer than that of a socket.
+            vsock: Some(VsockConfig { guest_cid: GUEST_CID, socket: guest_socket(Path::new("")) }),
             console: Some(console.clone()),
             rng: true,
-            jail: Some(JailConfig {
-                uid,
-                cgroup: plan.cgroup.or_else(|| cgroup.as_ref().map(|cgroup| cgroup.path().into())),
-                seccomp: SeccompMode::Kill,
-            }),
+            jail: Some(JailConfig { uid, cgroup: plan.cgroup, seccomp: SeccompMode::Kill }),
         };
         let config_path = dir.join("vm.json");
         let json =
@@ -270,8 +270,15 @@ impl VmProcess {
         let log_file = File::create(&log).map_err(Error::io("create", &log))?;
 
         let mut command = Command::new(&assets.vmm);
-        command.arg("run").arg("--config").arg(&config_path).arg("--control").arg(&control);
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(&config_path)
+            .arg("--control")
+            .arg(control_path(Path::new("")))
+            .current_dir(dir.path());
         command.arg("--lifeline").arg(lifeline_number.to_string());
+        command.arg("--lock").arg(lock_number.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).kill_on_drop(true);
         // A terminal sends its signals to husk's whole group: they are for the container, not for the VM's existence.
         command.process_group(0);
@@ -282,7 +289,7 @@ impl VmProcess {
             source,
         })?;
         let background = JoinSet::new();
-        Ok(Self { child, background, _cgroup: cgroup, _lifeline: lifeline, control, console, log })
+        Ok(Self { child, background, _lifeline: lifeline, control, console, log })
     }
 
     /// Its process id, while it lives.
@@ -326,10 +333,6 @@ fn describe(status: ExitStatus) -> &'static str {
         Some(_) => "the VMM failed",
         None => "the VMM was killed",
     }
-}
-
-pub(crate) fn duplicate(file: &File) -> Result<OwnedFd> {
-    file.as_fd().try_clone_to_owned().map_err(Error::io("duplicate", "the sandbox's lock"))
 }
 
 /// Lets the command's process have these descriptors, under the same numbers.

@@ -8,6 +8,7 @@ mod bootstrap;
 mod bundle;
 mod cgroup;
 mod delete;
+mod entry;
 mod error;
 mod flags;
 mod hooks;
@@ -26,7 +27,6 @@ mod serve;
 mod service;
 mod socket;
 mod start;
-mod state;
 mod stdio;
 mod tasks;
 

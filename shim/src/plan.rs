@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use husk_sandbox::config::PodDefaults;
+use husk_sandbox::{
+    config::PodDefaults,
+    sizing::{MAX_VCPUS, with_guest},
+};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::{bundle::Annotations, error::Error};
@@ -16,9 +19,6 @@ pub(crate) const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 const HUSK_VCPUS: &str = "io.husk.vcpus";
 const HUSK_MEMORY_MIB: &str = "io.husk.memory_mib";
 
-/// What the guest itself needs beside its containers, in MiB: kernel, agent, page tables, page cache.
-const GUEST_OVERHEAD_MIB: u64 = 96;
-const MAX_VCPUS: u64 = 32;
 /// Most bytes of a host name without dots (RFC 1035, section 2.3.4). Docker's ids are longer.
 pub(crate) const MAX_HOSTNAME: usize = 63;
 /// cgroup shares that one CPU has.
@@ -117,7 +117,6 @@ fn mem_size_mib(spec: &Spec, choices: &Choices<'_>) -> Result<u32, Error> {
     let memory = spec.linux().as_ref().and_then(|linux| *linux.resources().as_ref()?.memory());
     let of_container =
         memory.and_then(|memory| u64::try_from(memory.limit()?).ok()).filter(|bytes| *bytes > 0);
-    let with_guest = |bytes: u64| bytes.div_ceil(1 << 20) + GUEST_OVERHEAD_MIB;
     let wanted = match choices.chosen(HUSK_MEMORY_MIB)? {
         Some(mib) => mib,
         None => choices

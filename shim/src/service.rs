@@ -17,7 +17,7 @@ use containerd_shim_protos::{
 use tokio::task::JoinError;
 use ttrpc::asynchronous::TtrpcContext;
 
-use crate::{error::Error, message, metrics, state::Stdio, tasks::Tasks};
+use crate::{entry::Stdio, error::Error, message, metrics, tasks::Tasks};
 
 /// The API; the Sandbox API, too (see [`crate::sandbox_api`]).
 #[derive(Debug, Clone)]

@@ -121,14 +121,15 @@ fn failing_plugins_leave_nothing() {
     for (network, parts) in
         [("half", &["tuning", "ADD"][..]), ("rubbish", &["rubbish"]), ("missing", &["missing", "half"])]
     {
-        husk.run(["run", "--network", &format!("cni:{network}"), &image(BUSYBOX), "true"])
+        husk.run(["run", "--rm", "--network", &format!("cni:{network}"), &image(BUSYBOX), "true"])
             .expect_failure(125, parts);
         assert_eq!(leased(), Vec::<PathBuf>::new());
         assert!(!shell("ip -o link").contains("veth"));
     }
-    husk.run(["run", "--network", "cni:../x", &image(BUSYBOX), "true"]).expect_code(125);
-    husk.run(["run", "--network", "ns:/no/such", &image(BUSYBOX), "true"]).expect_failure(125, &["/no/such"]);
-    husk.run(["run", "--network", "ns:/etc/passwd", &image(BUSYBOX), "true"])
+    husk.run(["run", "--rm", "--network", "cni:../x", &image(BUSYBOX), "true"]).expect_code(125);
+    husk.run(["run", "--rm", "--network", "ns:/no/such", &image(BUSYBOX), "true"])
+        .expect_failure(125, &["/no/such"]);
+    husk.run(["run", "--rm", "--network", "ns:/etc/passwd", &image(BUSYBOX), "true"])
         .expect_failure(125, &["/etc/passwd"]);
 }
 

@@ -28,9 +28,9 @@ fn death_by_a_signal_is_128_and_its_number() {
 fn what_does_not_exist_is_127() {
     let husk = Husk::new();
     for program in ["no-such-program", "/no/such/program"] {
-        husk.run(["run", &image(BUSYBOX), program]).expect_failure(127, &["not found", program]);
+        husk.run(["run", "--rm", &image(BUSYBOX), program]).expect_failure(127, &["not found", program]);
     }
-    husk.run(["run", &image("entry-missing")]).expect_failure(127, &["/no/such/program"]);
+    husk.run(["run", "--rm", &image("entry-missing")]).expect_failure(127, &["/no/such/program"]);
     husk.assert_nothing_left();
 }
 
@@ -38,9 +38,9 @@ fn what_does_not_exist_is_127() {
 fn what_cannot_be_executed_is_126() {
     let husk = Husk::new();
     for program in ["/etc/passwd", "/etc"] {
-        husk.run(["run", &image(BUSYBOX), program]).expect_failure(126, &["not permitted", program]);
+        husk.run(["run", "--rm", &image(BUSYBOX), program]).expect_failure(126, &["not permitted", program]);
     }
-    husk.run(["run", &image("entry-not-executable")]).expect_failure(126, &["/etc/passwd"]);
+    husk.run(["run", "--rm", &image("entry-not-executable")]).expect_failure(126, &["/etc/passwd"]);
     husk.assert_nothing_left();
 }
 
@@ -48,17 +48,19 @@ fn what_cannot_be_executed_is_126() {
 fn husks_own_failures_are_125() {
     let husk = Husk::new();
     let busybox = image(BUSYBOX);
-    husk.run(["run", "-u", "nosuchuser", &busybox, "true"]).expect_failure(125, &["nosuchuser"]);
-    husk.run(["run", "-u", "root:nosuchgroup", &busybox, "true"]).expect_failure(125, &["nosuchgroup"]);
-    husk.run(["run", &image("user-missing")]).expect_failure(125, &["nosuchuser"]);
-    husk.run(["run", &image("no-command")]).expect_failure(125, &["names no command"]);
-    husk.run(["run", "-w", "relative", &busybox, "true"]).expect_failure(125, &["relative", "absolute"]);
-    husk.run(["run", "--env-file", "/no/such/file", &busybox, "true"])
+    husk.run(["run", "--rm", "-u", "nosuchuser", &busybox, "true"]).expect_failure(125, &["nosuchuser"]);
+    husk.run(["run", "--rm", "-u", "root:nosuchgroup", &busybox, "true"])
+        .expect_failure(125, &["nosuchgroup"]);
+    husk.run(["run", "--rm", &image("user-missing")]).expect_failure(125, &["nosuchuser"]);
+    husk.run(["run", "--rm", &image("no-command")]).expect_failure(125, &["names no command"]);
+    husk.run(["run", "--rm", "-w", "relative", &busybox, "true"])
+        .expect_failure(125, &["relative", "absolute"]);
+    husk.run(["run", "--rm", "--env-file", "/no/such/file", &busybox, "true"])
         .expect_failure(125, &["/no/such/file"]);
-    husk.run(["run", "--pull", "never", "not-here", "true"])
+    husk.run(["run", "--rm", "--pull", "never", "not-here", "true"])
         .expect_failure(125, &["not-here", "--pull=never"]);
-    husk.run(["run", "library/UPPER", "true"]).expect_failure(125, &["library/UPPER"]);
-    husk.run(["run", "--kernel", "/no/such/kernel", &busybox, "true"])
+    husk.run(["run", "--rm", "library/UPPER", "true"]).expect_failure(125, &["library/UPPER"]);
+    husk.run(["run", "--rm", "--kernel", "/no/such/kernel", &busybox, "true"])
         .expect_failure(125, &["/no/such/kernel"]);
     husk.assert_nothing_left();
 }
@@ -68,10 +70,10 @@ fn wrong_usage_is_125_and_says_what_is_wrong() {
     let husk = Husk::fresh();
     for (args, part) in [
         (&["run"][..], "<IMAGE>"),
-        (&["run", "--no-such-option", "x"], "--no-such-option"),
-        (&["run", "-m", "1m", "x"], "6m"),
-        (&["run", "--cpus", "0", "x"], "CPUs"),
-        (&["run", "--storage-size", "1k", "x"], "16m"),
+        (&["run", "--rm", "--no-such-option", "x"], "--no-such-option"),
+        (&["run", "--rm", "-m", "1m", "x"], "6m"),
+        (&["run", "--rm", "--cpus", "0", "x"], "CPUs"),
+        (&["run", "--rm", "--storage-size", "1k", "x"], "16m"),
         (&["no-such-command"], "no-such-command"),
         (&[], "Usage"),
     ] {
@@ -84,7 +86,7 @@ fn wrong_usage_is_125_and_says_what_is_wrong() {
 #[test]
 fn help_and_version_are_no_failures() {
     let husk = Husk::fresh();
-    for args in [&["--help"][..], &["run", "--help"], &["--version"], &["version"]] {
+    for args in [&["--help"][..], &["run", "--rm", "--help"], &["--version"], &["version"]] {
         assert!(!husk.run(args).expect_code(0).stdout.is_empty(), "{args:?}");
     }
     let output = husk.run(["version", "--format", "json"]).expect_code(0);

@@ -19,7 +19,7 @@ const LEFT: &str = "cd \"$ROOT/data\"; find images/ingest -type f; ls scratch; f
 fn while_pulling() {
     let husk = Husk::fresh();
     let script = format!(
-        "\"$HUSK\" run {} true && exit 99 || code=$?; ({LEFT}) 2>/dev/null || true; exit $code",
+        "\"$HUSK\" run --rm {} true && exit 99 || code=$?; ({LEFT}) 2>/dev/null || true; exit $code",
         image(BUSYBOX)
     );
     with_space(&husk, "300k", &script).expect_failure(125, &["no space left"]);
@@ -34,7 +34,7 @@ fn while_unpacking() {
     let script = format!(
         "\"$HUSK\" pull -q {name} >&2; used=$(du -sk \"$ROOT/data\" | cut -f 1); \
          mount -o remount,size=$((used + 1200))k \"$ROOT/data\"; \
-         \"$HUSK\" run {name} && exit 99 || code=$?; ({LEFT}) 2>/dev/null || true; exit $code"
+         \"$HUSK\" run --rm {name} && exit 99 || code=$?; ({LEFT}) 2>/dev/null || true; exit $code"
     );
     let output = with_space(&husk, "100m", &script).expect_code(125);
     assert!(output.err().contains("no space left"), "{}", output.err());
@@ -43,12 +43,12 @@ fn while_unpacking() {
 }
 
 /// Leaves some megabytes of room, and runs a container that writes more than that and than its memory, until its disk
-/// waits. The process id of its husk is `$!` then.
+/// waits. It is called "writer"; the process id of its husk is `$!`.
 fn run_until_it_waits(name: &str) -> String {
     format!(
-        "\"$HUSK\" pull -q {name} >&2; \"$HUSK\" run {name} true; used=$(du -sk \"$ROOT/data\" | cut -f 1); \
+        "\"$HUSK\" pull -q {name} >&2; \"$HUSK\" run --rm {name} true; used=$(du -sk \"$ROOT/data\" | cut -f 1); \
          mount -o remount,size=$((used + 4000))k \"$ROOT/data\"; \
-         \"$HUSK\" run -m 96m {name} sh -c \
+         \"$HUSK\" run --rm --name writer -m 96m {name} sh -c \
          'head -c 100000000 /dev/urandom | tee /x | sha256sum; sync; sha256sum </x; exit 6' & \
          until grep -qs 'disk .*: no space left on its host file system: writing waits' \"$ROOT\"/run/*/vmm.log; \
          do sleep 0.2; done;"
@@ -71,12 +71,11 @@ fn while_running_writes_wait_for_room_and_no_byte_is_lost() {
 }
 
 #[test]
-fn a_container_that_waits_for_room_ends_with_husk() {
+fn a_container_that_waits_for_room_can_be_removed() {
     let husk = Husk::fresh();
     let name = image(BUSYBOX);
-    // The next one takes away what the VM has left, which gives it room, as soon as the VM has ended.
     let script = format!(
-        "{} kill -9 $!; wait $! || true; until \"$HUSK\" run {name} true 2>/dev/null; do sleep 0.2; done; \
+        "{} \"$HUSK\" rm -f writer >&2; wait $! || true; \"$HUSK\" run --rm {name} true; \
          ({LEFT}) 2>/dev/null || true",
         run_until_it_waits(&name)
     );

@@ -13,7 +13,7 @@ use husk_tests::{
 /// Tries to run an image whose layers are bad.
 fn expect_bad_layers(husk: &Husk, name: &str, options: &[&str], parts: &[&str]) {
     let image = image(name);
-    let args = [&["run"], options, &[image.as_str()]].concat();
+    let args = [&["run", "--rm"], options, &[image.as_str()]].concat();
     husk.run(args).expect_failure(125, &[&["cannot unpack image", &image], parts].concat());
     husk.assert_nothing_left();
     let disks = fs::read_dir(husk.data().join("disks")).unwrap().flatten();
@@ -35,7 +35,8 @@ fn names_and_links_that_lead_outside_stay_inside() {
     let husk = Husk::fresh();
     // The image's root is what its links see as /.
     let script = "cat /absolute /via-symlink; ls /out/absolute";
-    husk.run(["run", &image("stays-inside"), "sh", "-c", script]).expect_out("insideinside/out/absolute\n");
+    husk.run(["run", "--rm", &image("stays-inside"), "sh", "-c", script])
+        .expect_out("insideinside/out/absolute\n");
     assert!(!fs::exists("/absolute").unwrap() && !fs::exists("/via-symlink").unwrap());
     husk.assert_nothing_left();
 }
@@ -63,7 +64,7 @@ fn absurd_manifests_are_refused_before_anything_is_downloaded() {
     let husk = Husk::fresh();
     for (name, part) in [("absurd-size", "too large"), ("wrong-size", "size"), ("arm-only", "linux/arm64")] {
         let image = image(name);
-        husk.run(["run", &image]).expect_failure(125, &[part]);
+        husk.run(["run", "--rm", &image]).expect_failure(125, &[part]);
         assert_eq!(husk.run(["images", "--format", "json"]).expect_code(0).out().trim(), "[]", "{name}");
         assert!(leftovers::partial_downloads(husk.root()).is_empty(), "{name}");
     }
@@ -79,7 +80,7 @@ fn a_manifest_whose_parts_the_registry_lacks_is_refused() {
         let digest = missing["digest"].as_str().unwrap();
         let others = blobs.iter().filter(|(name, _)| name != digest).cloned().collect();
         registry.add(name, &manifest, others);
-        husk.run(["run", &registry.image(name)]).expect_failure(125, &["has lost", digest]);
+        husk.run(["run", "--rm", &registry.image(name)]).expect_failure(125, &["has lost", digest]);
     }
     assert_eq!(husk.run(["images", "--format", "json"]).expect_code(0).out().trim(), "[]");
     husk.assert_nothing_left();

@@ -62,7 +62,7 @@ fn an_image_is_pulled_listed_and_removed() {
 
     // By its digest, it is the same image.
     let by_digest = format!("{short}@{}", digest.trim_end());
-    husk.run(["run", "--pull", "never", &by_digest, "echo", "hello"]).expect_out("hello\n");
+    husk.run(["run", "--rm", "--pull", "never", &by_digest, "echo", "hello"]).expect_out("hello\n");
     assert_eq!(list(&husk)[0]["unpacked"], true);
 
     husk.run(["rmi", &id[..12]]).expect_code(0);
@@ -74,7 +74,7 @@ fn an_image_is_pulled_listed_and_removed() {
     let disks: Vec<_> =
         disks.map(|e| e.file_name().into_string().unwrap()).filter(|n| !n.starts_with("empty")).collect();
     assert!(disks.is_empty(), "{disks:?}");
-    husk.run(["rmi", &name]).expect_failure(1, &["no such image", &name]);
+    husk.run(["rmi", &name]).expect_failure(1, &["No such image", &name]);
     husk.assert_nothing_left();
 }
 
@@ -83,12 +83,12 @@ fn what_a_registry_does_not_have_is_a_clear_error() {
     let husk = Husk::fresh();
     for name in ["no-such-image", "busybox:no-such-tag"] {
         let name = format!("{}/{name}", environment::registry());
-        husk.run(["run", &name]).expect_failure(125, &[&name, "does not exist"]);
-        husk.run(["pull", &name]).expect_failure(125, &[&name, "does not exist"]);
+        husk.run(["run", "--rm", &name]).expect_failure(125, &[&name, "does not exist"]);
+        husk.run(["pull", &name]).expect_failure(1, &[&name, "does not exist"]);
     }
     // Nobody listens on port 1.
-    husk.run(["pull", "127.0.0.1:1/image"]).expect_failure(125, &["127.0.0.1:1", "onnection refused"]);
-    husk.run(["pull", "bad//name"]).expect_failure(125, &["bad//name"]);
+    husk.run(["pull", "127.0.0.1:1/image"]).expect_failure(1, &["127.0.0.1:1", "onnection refused"]);
+    husk.run(["pull", "bad//name"]).expect_failure(1, &["bad//name"]);
     assert!(list(&husk).is_empty());
     husk.assert_nothing_left();
 }
@@ -107,11 +107,11 @@ fn a_registry_with_tls_wants_the_right_password() {
     let config = tempfile::tempdir().unwrap();
     let husk = Husk::fresh().env("SSL_CERT_FILE", &registry.ca).env("DOCKER_CONFIG", config.path());
 
-    husk.run(["pull", &name]).expect_failure(125, &["wants a login", "docker login"]);
+    husk.run(["pull", &name]).expect_failure(1, &["wants a login", "docker login"]);
     docker_config(config.path(), &registry, "wrong");
-    husk.run(["run", &name]).expect_failure(125, &["refused the password", &registry.user]);
+    husk.run(["run", "--rm", &name]).expect_failure(125, &["refused the password", &registry.user]);
     fs::write(config.path().join("config.json"), "no json").unwrap();
-    husk.run(["pull", &name]).expect_failure(125, &["config.json", "not valid"]);
+    husk.run(["pull", &name]).expect_failure(1, &["config.json", "not valid"]);
     docker_config(config.path(), &registry, &registry.password);
     husk.run(["pull", &name]).expect_code(0);
     assert_eq!(list(&husk).len(), 1);
@@ -125,7 +125,7 @@ fn a_ca_of_ones_own_is_trusted_when_it_is_put_where_docker_wants_it() {
     docker_config(config.path(), &registry, &registry.password);
     let name = format!("{}/{BUSYBOX}", registry.host);
     let husk = Husk::fresh().env("DOCKER_CONFIG", config.path()).env("IMAGE", &name).env("CA", &registry.ca);
-    husk.run(["pull", &name]).expect_failure(125, &["no trusted TLS", "certs.d"]);
+    husk.run(["pull", &name]).expect_failure(1, &["no trusted TLS", "certs.d"]);
 
     // In a mount namespace of its own, since /etc is everybody's.
     let script = "mount -t tmpfs none /etc; dir=/etc/docker/certs.d/${IMAGE%%/*}; mkdir -p \"$dir\"; \
@@ -142,7 +142,7 @@ fn a_pull_policy_says_when_the_registry_is_asked() {
         let (manifest, blobs) = Image::of_prepared(BUSYBOX).file("version", version.as_bytes()).0.finish();
         registry.add("versioned", &manifest, blobs);
     };
-    let run = |policy: &str| husk.run(["run", "--pull", policy, &name, "cat", "/version"]);
+    let run = |policy: &str| husk.run(["run", "--rm", "--pull", policy, &name, "cat", "/version"]);
     publish("1");
     run("never").expect_failure(125, &["--pull=never"]);
     run("missing").expect_out("1");
@@ -179,7 +179,7 @@ fn a_registry_that_always_stops_halfway_is_given_up() {
     let (manifest, blobs) = image.finish();
     registry.add("noisy", &manifest, blobs);
     registry.set_fault(Some((&layer, Fault::CloseAfter(1000))));
-    husk.run(["run", &registry.image("noisy")]).expect_failure(125, &["cannot talk to 127.0.0.1"]);
+    husk.run(["run", "--rm", &registry.image("noisy")]).expect_failure(125, &["cannot talk to 127.0.0.1"]);
     assert!(list(&husk).is_empty());
     husk.assert_nothing_left();
 }
@@ -192,7 +192,8 @@ fn a_layer_that_does_not_match_its_digest_is_refused() {
     let (manifest, blobs) = image.finish();
     registry.add("noisy", &manifest, blobs);
     registry.set_fault(Some((&layer, Fault::Flip(1000))));
-    husk.run(["run", &registry.image("noisy")]).expect_failure(125, &[&layer, "does not match its digest"]);
+    husk.run(["run", "--rm", &registry.image("noisy")])
+        .expect_failure(125, &[&layer, "does not match its digest"]);
     assert!(list(&husk).is_empty());
     // What had arrived of the other layers by then stays, to be continued; nothing of the damaged one does.
     let damaged = layer.trim_start_matches("sha256:");
@@ -206,7 +207,7 @@ fn archives_and_layouts_are_loaded() {
     let docker = docker_archive(husk.root());
     husk.run(["load", "-i", docker.to_str().unwrap()])
         .expect_out(&format!("loaded docker.io/library/{LOADED}\n"));
-    husk.run(["run", "--pull", "never", LOADED, "echo", "from docker-archive"])
+    husk.run(["run", "--rm", "--pull", "never", LOADED, "echo", "from docker-archive"])
         .expect_out("from docker-archive\n");
 
     let oci = husk.root().join("oci.tar");
@@ -216,7 +217,7 @@ fn archives_and_layouts_are_loaded() {
     let dir = husk.root().join("layout");
     skopeo_copy(&format!("oci:{}:example.com/oci:dir", dir.display()));
     husk.run(["load", "--input", dir.to_str().unwrap()]).expect_out("loaded example.com/oci:dir\n");
-    husk.run(["run", "--pull", "never", "example.com/oci:dir", "echo", "from a layout"])
+    husk.run(["run", "--rm", "--pull", "never", "example.com/oci:dir", "echo", "from a layout"])
         .expect_out("from a layout\n");
 
     // All three hold the same layers: they are unpacked once.
@@ -229,13 +230,13 @@ fn archives_and_layouts_are_loaded() {
 #[test]
 fn what_is_no_archive_is_not_loaded() {
     let husk = Husk::fresh();
-    husk.run_with_input(["load"], noise(100_000)).expect_failure(125, &["not an image archive"]);
-    husk.run_with_input(["load"], Vec::new()).expect_failure(125, &["not an image archive"]);
-    husk.run(["load", "-i", "/no/such/archive"]).expect_failure(125, &["/no/such/archive"]);
-    husk.run(["load", "-i", "/proc"]).expect_failure(125, &["/proc"]);
+    husk.run_with_input(["load"], noise(100_000)).expect_failure(1, &["not an image archive"]);
+    husk.run_with_input(["load"], Vec::new()).expect_failure(1, &["not an image archive"]);
+    husk.run(["load", "-i", "/no/such/archive"]).expect_failure(1, &["/no/such/archive"]);
+    husk.run(["load", "-i", "/proc"]).expect_failure(1, &["/proc"]);
     let archive = fs::read(docker_archive(husk.root())).unwrap();
     husk.run_with_input(["load"], archive[..archive.len() / 2].to_vec())
-        .expect_failure(125, &["standard input"]);
+        .expect_failure(1, &["standard input"]);
     assert!(list(&husk).is_empty());
     assert!(leftovers::partial_downloads(husk.root()).is_empty());
 }

@@ -6,7 +6,6 @@ use husk_tests::{
     husk::Husk,
     leftovers::{self, Process},
     process::Running,
-    wait::{PATIENCE, wait_until},
 };
 use nix::sys::signal::{Signal, kill};
 
@@ -95,6 +94,16 @@ fn it_sees_nothing_of_the_host() {
 }
 
 #[test]
+fn nothing_of_husks_environment_is_left_in_it() {
+    let jailed = Jailed::start();
+    for process in [&jailed.outside, &jailed.inside] {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+        assert!(environment.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environment));
+    }
+    jailed.end();
+}
+
+#[test]
 fn each_has_a_user_and_a_cgroup_of_its_own() {
     let (one, other) = (Jailed::start(), Jailed::start());
     let ids: BTreeSet<_> =
@@ -128,13 +137,11 @@ fn killing_either_process_ends_both() {
 }
 
 #[test]
-fn a_killed_husk_leaves_no_cgroup_for_long() {
+fn a_killed_supervisor_leaves_no_cgroup_for_long() {
     let jailed = Jailed::start();
     let cgroup = jailed.cgroup();
-    jailed.running.signal(Signal::SIGKILL);
-    jailed.running.finish().expect_code(137);
-    let root = jailed.husk.root();
-    wait_until("the VMM to end with husk", PATIENCE, || leftovers::processes(root).is_empty());
+    jailed.husk.kill_supervisor();
+    jailed.running.finish().expect_code(125);
     jailed.husk.shell(&[], "echo next").expect_out("next\n");
     jailed.husk.assert_nothing_left();
     assert!(!cgroup.exists());

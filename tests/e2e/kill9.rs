@@ -14,7 +14,7 @@ use husk_tests::{
 };
 use nix::sys::signal::{Signal, kill};
 
-/// Kills husk, and expects its VMM, if it has one, to end by itself.
+/// Kills a client that has not come to starting its container.
 fn kill_husk(husk: &Husk, running: Running) {
     running.signal(Signal::SIGKILL);
     running.finish().expect_code(137);
@@ -45,7 +45,7 @@ fn while_pulling_then_the_next_pull_goes_on_where_it_stopped() {
     registry.add("noisy", &manifest, blobs);
     registry.set_fault(Some((&layer, Fault::StallAfter(SENT))));
 
-    let running = husk.start(["run", &registry.image("noisy"), "true"]);
+    let running = husk.start(["run", "--rm", &registry.image("noisy"), "true"]);
     registry.wait_for_requests(&layer, 1);
     let partial = husk.data().join("images/ingest").join(layer.trim_start_matches("sha256:"));
     let so_far = || fs::metadata(&partial).map_or(0, |meta| meta.len());
@@ -53,7 +53,7 @@ fn while_pulling_then_the_next_pull_goes_on_where_it_stopped() {
     kill_husk(&husk, running);
 
     registry.set_fault(None);
-    husk.run(["run", &registry.image("noisy"), "wc", "-c", "/noise"]).expect_out("3145728 /noise\n");
+    husk.run(["run", "--rm", &registry.image("noisy"), "wc", "-c", "/noise"]).expect_out("3145728 /noise\n");
     let ranges = registry.wait_for_requests(&layer, 2);
     assert_eq!(ranges, [None, Some(format!("bytes={SENT}-"))]);
     assert!(leftovers::partial_downloads(husk.root()).is_empty());
@@ -68,7 +68,7 @@ fn while_unpacking_then_the_next_run_unpacks_anew() {
     let (manifest, blobs) = image.finish();
     registry.add("noisy", &manifest, blobs);
 
-    let mut running = husk.start(["run", &registry.image("noisy"), "true"]);
+    let mut running = husk.start(["run", "--rm", &registry.image("noisy"), "true"]);
     wait_until("the layers to reach the disk", PATIENCE, || {
         assert!(!running.has_ended(), "husk ended by itself");
         unpacked_bytes(husk.root()) > Some(8 << 20)
@@ -76,12 +76,12 @@ fn while_unpacking_then_the_next_run_unpacks_anew() {
     kill_husk(&husk, running);
 
     let script = "wc -c </noise; rm /noise; echo gone";
-    husk.run(["run", &registry.image("noisy"), "sh", "-c", script]).expect_out("33554432\ngone\n");
+    husk.run(["run", "--rm", &registry.image("noisy"), "sh", "-c", script]).expect_out("33554432\ngone\n");
     husk.assert_nothing_left();
 }
 
 #[test]
-fn while_booting_then_the_next_run_cleans_up() {
+fn of_the_supervisor_while_booting_then_the_next_run_cleans_up() {
     let mut husk = Husk::new();
     let usual = husk.binary().parent().unwrap().to_owned();
     // A guest that never answers stays in this stage.
@@ -89,7 +89,8 @@ fn while_booting_then_the_next_run_cleans_up() {
     husk.use_bin(install.bin());
     let mut running = husk.start_shell(&["--name", "one"], "true");
     wait_for_vmm(&husk, &mut running);
-    kill_husk(&husk, running);
+    husk.kill_supervisor();
+    running.finish().expect_code(125);
 
     husk.use_bin(usual);
     husk.shell(&["--name", "one"], "echo next").expect_out("next\n");
@@ -97,13 +98,12 @@ fn while_booting_then_the_next_run_cleans_up() {
 }
 
 #[test]
-fn while_running_then_the_next_run_cleans_up() {
+fn of_the_supervisor_while_running_then_the_next_run_cleans_up() {
     let husk = Husk::new();
     let mut running = husk.start_shell(&["--name", "one"], "echo ready; sleep 1000");
     running.wait_for_out("ready");
-    kill_husk(&husk, running);
-    let left = leftovers::of(husk.root());
-    assert!(!left.is_empty(), "who has cleaned up already?");
+    husk.kill_supervisor();
+    running.finish().expect_code(125);
 
     husk.shell(&["--name", "one"], "echo next").expect_out("next\n");
     husk.assert_nothing_left();

@@ -13,6 +13,7 @@ mod images;
 mod jail;
 mod join;
 mod kill9;
+mod life;
 mod net;
 mod network;
 mod network_load;

@@ -15,7 +15,6 @@ use husk_tests::{
     wait::{PATIENCE, wait_until},
     world::{HOST, HOST6, OUTSIDE, OUTSIDE6, World, shell},
 };
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Serves the word "served" to one after the other.
@@ -72,7 +71,7 @@ s.settimeout(100)
 s.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]) + b'hello', ('{OUTSIDE}', 0))
 print(s.recv(99)[-5:].decode())"
     );
-    husk.run(["run", "-u", "1234", &image(PYTHON), "python3", "-c", &ping]).expect_out("hello\n");
+    husk.run(["run", "--rm", "-u", "1234", &image(PYTHON), "python3", "-c", &ping]).expect_out("hello\n");
     husk.assert_nothing_left();
     world.assert_no_network_left();
 }
@@ -103,7 +102,7 @@ for address in ('{OUTSIDE}', '{OUTSIDE6}'):
             print(s.recv(1 << 16) == data[:size])
 "
     );
-    husk.run(["run", &image(PYTHON), "python3", "-c", &client]).expect_out(&"True\n".repeat(12));
+    husk.run(["run", "--rm", &image(PYTHON), "python3", "-c", &client]).expect_out(&"True\n".repeat(12));
     servers.into_iter().for_each(|server| server.join().unwrap());
     husk.assert_nothing_left();
 }
@@ -127,7 +126,8 @@ threading.Thread(target=serve, daemon=True).start()
 print('ready', flush=True)
 sys.stdin.read()
 ";
-    let args = ["run", "-i", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
+    let args =
+        ["run", "--rm", "-i", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1::80", "-p", "5300:53/udp"];
     let mut container = husk.start([&args[..], &[&image(PYTHON), "python3", "-c", server]].concat());
     container.wait_for_out("ready");
     for address in [LOCALHOST, LOCALHOST6, HOST.into(), HOST6.into()] {
@@ -254,7 +254,7 @@ fn bad_networks_are_refused() {
         (&["create", "none"], &["none"]),
         (&["create", "--mtu", "1", "small"], &["MTU"]),
     ] {
-        husk.run([&["network"], args].concat()).expect_failure(125, parts);
+        husk.run([&["network"], args].concat()).expect_failure(1, parts);
     }
     husk.shell(&["--network", "nowhere"], "true").expect_failure(125, &["nowhere"]);
     husk.shell(&["--network", "host"], "true").expect_code(125);
@@ -304,7 +304,7 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.sendto(b'end', ('{OUTSIDE}', 7000))
 "
     );
-    husk.run(["run", &image(PYTHON), "python3", "-c", &script]).expect_code(0);
+    husk.run(["run", "--rm", &image(PYTHON), "python3", "-c", &script]).expect_code(0);
     assert_eq!(heard.join().unwrap(), b"end");
     let neighbour = shell("ip neighbour show 10.208.0.5");
     let mac = inspect(&husk, "default")["containers"][0]["mac"].as_str().unwrap().to_owned();
@@ -365,18 +365,16 @@ fn what_a_kill_leaves_is_repaired() {
     husk.run(["network", "create", "mine"]).expect_code(0);
     for network in ["default", "mine"] {
         let killed = husk.start_living(&["--network", network, "-p", "8080:80"], SERVE);
-        killed.signal(Signal::SIGKILL);
-        killed.finish().expect_code(137);
-        wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());
+        husk.kill_supervisor();
+        killed.finish().expect_code(125);
         assert!(shell("nft list ruleset").contains("8080"));
     }
     // The next that starts, on whatever network, takes away what is left on all.
     husk.shell(&["-p", "8080:80"], "true").expect_code(0);
     world.assert_no_network_left();
     let killed = husk.start_living(&["--network", "mine"], "");
-    killed.signal(Signal::SIGKILL);
-    killed.finish().expect_code(137);
-    wait_until("the VM to end", PATIENCE, || leftovers::processes(husk.root()).is_empty());
+    husk.kill_supervisor();
+    killed.finish().expect_code(125);
     let pruned = husk.run(["network", "prune"]).expect_code(0).out();
     assert!(pruned.contains("removed mine"), "{pruned}");
     world.assert_no_network_left();

@@ -100,7 +100,7 @@ fn a_flood_stops_nobody_and_fills_nothing() {
     );
     let mut other = husk.start(shell_args(&["-i"], &format!("echo ready; {get}")));
     other.wait_for_out("ready");
-    let mut flood = husk.start(["run", "-i", &image(PYTHON), "python3", "-c", FLOOD]);
+    let mut flood = husk.start(["run", "--rm", "-i", &image(PYTHON), "python3", "-c", FLOOD]);
     flood.wait_for_out("flooding");
 
     other.write(b"go\n");

@@ -5,11 +5,11 @@ use std::{fs, io::Write, net::Shutdown, path::Path, process::Command};
 use husk_base::chain;
 use husk_sandbox::{
     Error,
-    pod::{PidNamespace, Pod, RootfsSource, StdioFlags},
+    pod::{PidNamespace, Pod, PodNetwork, RootfsSource, StdioFlags},
 };
 use husk_tests::{
     leftovers,
-    pod::{Home, OUTPUT, Text, assets, bind, container, exec, outcome, process, run},
+    pod::{Home, OUTPUT, Text, bind, container, exec, outcome, process, run},
     wait::{PATIENCE, wait_until},
 };
 use oci_spec::runtime::LinuxResources;
@@ -82,7 +82,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
     let home = Home::new();
     let pod = home.start("work").await;
     let (_out, pid) = serve(&pod, &home, "c", SERVE, PidNamespace::Own).await;
-    let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT).await.unwrap();
+    let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT, None).await.unwrap();
     let listed = pod.pids("c").await.unwrap();
     let named =
         |pid: u32| listed.iter().find(|process| process.pid == pid).map(|process| process.exec_id.clone());
@@ -104,7 +104,7 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
 
     pod.pause("c").await.unwrap();
     let before = pod.stats("c").await.unwrap().cpu_usage_us;
-    assert!(matches!(pod.exec("c", "no", process("true"), OUTPUT).await, Err(Error::WrongState(_))));
+    assert!(matches!(pod.exec("c", "no", process("true"), OUTPUT, None).await, Err(Error::WrongState(_))));
     assert_eq!(pod.stats("c").await.unwrap().cpu_usage_us, before);
     pod.resume("c").await.unwrap();
     assert_eq!(exec(&pod, "c", "again", "echo on").await.1, "on\n");
@@ -147,7 +147,7 @@ async fn streams_end_by_half_close_and_terminals_have_a_size() {
         .unwrap();
     pod.start_container(&id).await.unwrap();
     let terminal = StdioFlags { stdin: true, stdout: true, stderr: false, terminal: true };
-    let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal).await;
+    let with_tty = pod.exec(&id, &exec_id, process("tty; read line; echo got $line"), terminal, None).await;
     let mut with_tty = with_tty.map_err(|error| chain::text(&error)).unwrap();
     pod.resize(&id, &exec_id, 30, 100).await.unwrap();
     let (mut stdin, _) = with_tty.streams.stdin.take().unwrap().into_parts();
@@ -232,7 +232,7 @@ async fn what_cannot_be_made_leaves_nothing() {
     let created = pod.create(container("c", root.clone(), "true", &[])).await.unwrap();
     assert!(matches!(pod.create(container("c", root, "true", &[])).await, Err(Error::AlreadyExists(_))));
     drop(created);
-    let again = Pod::start(&home.dirs(), &assets(), home.options("errors")).await;
+    let again = home.try_start("errors", home.options()).await;
     assert!(matches!(again, Err(Error::NameInUse { .. })));
     stop(pod, &home).await;
 }
@@ -278,11 +278,10 @@ async fn a_given_network_namespace_and_cgroup_are_used() {
     assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     let cgroup = Path::new("/sys/fs/cgroup").join(&name);
     fs::create_dir(&cgroup).unwrap();
-    let mut options = home.options("given");
-    options.netns = Some(Path::new("/run/netns").join(&name));
+    let mut options = home.options();
+    options.network = PodNetwork::Namespace { path: Path::new("/run/netns").join(&name), resolv_conf: None };
     options.cgroup = Some(cgroup.clone());
-    let pod =
-        Pod::start(&home.dirs(), &assets(), options).await.map_err(|error| chain::text(&error)).unwrap();
+    let pod = home.try_start("given", options).await.map_err(|error| chain::text(&error)).unwrap();
     let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
     let mut programs: Vec<_> = procs
         .lines()

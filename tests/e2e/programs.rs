@@ -39,7 +39,8 @@ print(socket.gethostbyname(socket.gethostname()))
 fn python_runs_a_program_from_standard_input() {
     let husk = Husk::new();
     let program = b"import sys\nprint('sum', sum(range(1000)))\nsys.exit(7)\n".to_vec();
-    let output = husk.run_with_input(["run", "-i", &image(PYTHON), "python3", "-"], program).expect_code(7);
+    let output =
+        husk.run_with_input(["run", "--rm", "-i", &image(PYTHON), "python3", "-"], program).expect_code(7);
     assert_eq!(output.out(), "sum 499500\n");
     husk.assert_nothing_left();
 }
@@ -51,10 +52,11 @@ fn redis_serves_and_stops_when_asked() {
                   until redis-cli ping >/dev/null 2>&1; do :; done; \
                   redis-cli set answer 42; redis-cli get answer; redis-cli incr answer; \
                   redis-cli shutdown nosave; wait; grep -c 'ready to exit' /data/log";
-    husk.run(["run", "--entrypoint", "sh", &image(REDIS), "-c", script]).expect_out("OK\n42\n43\n1\n");
+    husk.run(["run", "--rm", "--entrypoint", "sh", &image(REDIS), "-c", script])
+        .expect_out("OK\n42\n43\n1\n");
 
     // As its image starts it; the image's stop signal ends it cleanly.
-    let mut running = husk.start(["run", &image(REDIS)]);
+    let mut running = husk.start(["run", "--rm", &image(REDIS)]);
     running.wait_for_out("Ready to accept connections");
     running.signal(nix::sys::signal::Signal::SIGTERM);
     let output = running.finish().expect_code(0);
@@ -65,13 +67,13 @@ fn redis_serves_and_stops_when_asked() {
 #[test]
 fn layers_are_applied_by_the_rules() {
     let husk = Husk::fresh();
-    husk.run(["run", &image(LAYERS)]).expect_out("all layer rules hold\n");
+    husk.run(["run", "--rm", &image(LAYERS)]).expect_out("all layer rules hold\n");
     husk.assert_nothing_left();
 }
 
 #[test]
 fn more_layers_than_a_machine_has_disks_for() {
     let husk = Husk::fresh();
-    husk.run(["run", &image("many")]).expect_out("30\n");
+    husk.run(["run", "--rm", &image("many")]).expect_out("30\n");
     husk.assert_nothing_left();
 }

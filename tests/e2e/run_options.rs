@@ -54,10 +54,10 @@ fn an_entrypoint_replaces_the_images_own() {
     let husk = Husk::new();
     // The redis image has an entry point, a user, a working directory and a volume.
     let script = "echo $REDIS_IMAGE; whoami; pwd; touch volume-is-writable && ls";
-    husk.run(["run", "--read-only", "--entrypoint", "sh", &image(REDIS), "-c", script])
+    husk.run(["run", "--rm", "--read-only", "--entrypoint", "sh", &image(REDIS), "-c", script])
         .expect_out("husk\nredis\n/data\nvolume-is-writable\n");
     // Arguments go to the image's own entry point.
-    let output = husk.run(["run", &image(REDIS), "--version"]).expect_code(0);
+    let output = husk.run(["run", "--rm", &image(REDIS), "--version"]).expect_code(0);
     assert!(output.out().starts_with("Redis server v="), "{}", output.out());
 }
 
@@ -175,7 +175,7 @@ fn a_name_is_taken_while_its_container_runs() {
     let husk = Husk::new();
     let mut first = husk.start_shell(&["-i", "--name", "only"], "echo ready; cat");
     first.wait_for_out("ready");
-    husk.shell(&["--name", "only"], "true").expect_failure(125, &["\"only\"", "in use"]);
+    husk.shell(&["--name", "only"], "true").expect_failure(125, &["/only", "in use"]);
     drop(first.finish().expect_code(0));
     husk.shell(&["--name", "only"], "true").expect_out("");
     husk.assert_nothing_left();

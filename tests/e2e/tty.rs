@@ -75,13 +75,16 @@ fn without_t_the_terminals_interrupt_is_a_signal_for_the_container_alone() {
 }
 
 #[test]
-fn a_closed_terminal_ends_the_container() {
+fn a_container_goes_on_when_its_terminal_is_closed() {
     let husk = Husk::new();
-    let script = "trap 'exit 40' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    let script = "trap 'exit 40' TERM HUP; echo ready; while :; do sleep 1000 & wait; done";
     let (mut terminal, running) = Terminal::start(husk.command(shell_args(INTERACTIVE, script)), 24, 80);
     terminal.wait_for("ready");
     drop(terminal);
-    running.finish().expect_code(40);
+    running.finish().expect_code(0);
+    let ids = husk.run(["ps", "-q"]).expect_code(0).out();
+    husk.run(["stop", ids.trim()]).expect_code(0);
+    assert_eq!(husk.run(["ps", "-aq"]).expect_code(0).out(), "");
     husk.assert_nothing_left();
 }
 

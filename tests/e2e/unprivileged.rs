@@ -87,7 +87,7 @@ fn an_ordinary_user_has_a_network_by_pasta() {
          mkfifo endless; nc -w 60 {OUTSIDE} 7000 <>endless
          exit 7"
     );
-    let output = nobody.run(&["run", &busybox, "sh", "-c", &script]).expect_code(7);
+    let output = nobody.run(&["run", "--rm", &busybox, "sh", "-c", &script]).expect_code(7);
     let expected = format!("wan0 {HOST}/24\ndefault via {OUTSIDE} dev wan0\nhello from outside\n");
     assert_eq!((output.out(), output.err()), (expected, String::new()));
     assert_eq!(seen.join().unwrap(), HOST);
@@ -101,7 +101,7 @@ fn an_ordinary_user_publishes_ports_by_pasta() {
                  nc -ll -p 81 -e head -n 1 &
                  echo ready; cat >/dev/null";
     let ports = ["-p", "8080:80", "-p", "8081:81", "-p", "127.0.0.1:8082:80"];
-    let args = [&["run", "-i"], &ports[..], &[&busybox, "sh", "-c", serve]].concat();
+    let args = [&["run", "--rm", "-i"], &ports[..], &[&busybox, "sh", "-c", serve]].concat();
     let mut container = nobody.start(&args);
     container.wait_for_out("ready");
     for port in [8080, 8082] {
@@ -114,10 +114,10 @@ fn an_ordinary_user_publishes_ports_by_pasta() {
     let outside = world.outside_thread(|| (tell(HOST, 8081, "hello\n"), try_to_ask(HOST, 8082).is_err()));
     assert_eq!(outside.join().unwrap(), ("hello\n".into(), true));
 
-    let taken = nobody.run(&["run", "-p", "8080:80", &busybox, "true"]);
+    let taken = nobody.run(&["run", "--rm", "-p", "8080:80", &busybox, "true"]);
     taken.expect_failure(125, &["port 8080/tcp", "in use"]);
     for options in [["--network", "mine"], ["--ip", "10.0.0.9"], ["--network", "cni:x"]] {
-        let args = [&["run"], &options[..], &[&busybox, "true"]].concat();
+        let args = [&["run", "--rm"], &options[..], &[&busybox, "true"]].concat();
         nobody.run(&args).expect_failure(125, &["root"]);
     }
     container.end();
@@ -129,7 +129,8 @@ fn an_ordinary_user_publishes_ports_by_pasta() {
 fn who_ends_pasta_ends_the_container() {
     let (nobody, busybox, _world) = Nobody::in_a_world();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let mut container = nobody.start(&["run", "-i", &busybox, "sh", "-c", "echo ready; cat >/dev/null"]);
+        let mut container =
+            nobody.start(&["run", "--rm", "-i", &busybox, "sh", "-c", "echo ready; cat >/dev/null"]);
         container.wait_for_out("ready");
         // husk is pasta by now.
         container.signal(signal);

@@ -8,12 +8,14 @@ use std::{
     process::Command,
 };
 
+use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use crate::{
     environment::{self, BUSYBOX},
     leftovers,
     process::{Output, Running},
+    wait::{PATIENCE, wait_until, wait_within},
 };
 
 /// husk with a root of its own: nothing that other tests do is seen, and whatever is left is this test's.
@@ -99,7 +101,10 @@ impl Husk {
         let speaks_of_networks = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--network");
         let (verb, rest) = args.split_at(args.len().min(1));
         command.args(verb);
-        if verb == ["run"] && !self.has_network && !rest.iter().any(speaks_of_networks) {
+        if (verb == ["run"] || verb == ["create"])
+            && !self.has_network
+            && !rest.iter().any(speaks_of_networks)
+        {
             command.args(["--network", "none"]);
         }
         self.prepare(command.args(rest));
@@ -154,19 +159,30 @@ impl Husk {
         running
     }
 
+    /// Kills the supervisor of the only container with SIGKILL, and returns when all has ended that ran for it.
+    ///
+    /// # Panics
+    /// When there is none, or something runs on.
+    pub fn kill_supervisor(&self) {
+        let all = leftovers::supervisors(self.root());
+        let [supervisor] = &all[..] else { panic!("not one supervisor: {all:?}") };
+        kill(supervisor.pid, Signal::SIGKILL).unwrap();
+        wait_until("everything to end with it", PATIENCE, || leftovers::processes(self.root()).is_empty());
+    }
+
     /// Runs a shell script in a busybox container.
     pub fn shell(&self, options: &[&str], script: &str) -> Output {
         self.start_shell(options, script).finish()
     }
 
-    /// Nothing of what ran here is left.
+    /// Nothing of what ran here is left, but records of containers that stay. A VM may still be taken apart when its client has ended.
     ///
     /// # Panics
     /// When something is.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let left = leftovers::of(self.root());
-        assert!(left.is_empty(), "left behind: {left:#?}");
+        let gone = wait_within(PATIENCE, || leftovers::of(self.root()).is_empty().then_some(()));
+        assert!(gone.is_some(), "left behind: {:#?}", leftovers::of(self.root()));
     }
 }
 

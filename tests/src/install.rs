@@ -35,6 +35,7 @@ impl Install {
         for (from, to) in [
             (bin.join("husk"), "bin/husk"),
             (bin.join("husk-vmm"), "libexec/husk/husk-vmm"),
+            (bin.join("husk-supervisor"), "libexec/husk/husk-supervisor"),
             (guest.join("vmlinux"), "share/husk/vmlinux"),
             (initramfs.into(), "share/husk/initramfs.cpio"),
         ] {

@@ -13,11 +13,21 @@ pub fn of(root: &Path) -> Vec<String> {
     let run = names(&root.join("run"));
     left.extend(
         run.into_iter()
-            .filter(|name| !matches!(name.as_str(), "lock" | "names" | "networks" | "cni" | "netns"))
+            .filter(|name| {
+                !matches!(name.as_str(), "lock" | "names" | "networks" | "cni" | "netns")
+                    && !name.starts_with("events.log")
+            })
             .map(|n| format!("run/{n}")),
     );
     left.extend(names(&root.join("run/names")).into_iter().map(|name| format!("run/names/{name}")));
-    left.extend(names(&root.join("data/scratch")).into_iter().map(|name| format!("data/scratch/{name}")));
+    let containers = root.join("data/containers");
+    let was_to_go = |name: &String| {
+        let config = fs::read_to_string(containers.join(name).join("config.json")).unwrap_or_default();
+        name.starts_with('.') || config.is_empty() || config.contains("\"auto_remove\":true")
+    };
+    left.extend(
+        names(&containers).into_iter().filter(was_to_go).map(|name| format!("data/containers/{name}")),
+    );
     // The disks of a prepared root are shared with tests that run at the same time.
     if !root.join("data/disks").is_symlink() {
         let unfinished =
@@ -81,8 +91,16 @@ pub fn processes(root: &Path) -> Vec<Process> {
 
 /// The VMMs that work on a root.
 pub fn vmms(root: &Path) -> Vec<Process> {
-    let is_vmm = |process: &Process| {
-        process.command.split(' ').next().is_some_and(|program| program.ends_with("husk-vmm"))
-    };
-    processes(root).into_iter().filter(is_vmm).collect()
+    running(root, "husk-vmm")
+}
+
+/// The supervisors that work on a root.
+pub fn supervisors(root: &Path) -> Vec<Process> {
+    running(root, "husk-supervisor")
+}
+
+fn running(root: &Path, program: &str) -> Vec<Process> {
+    let is_one =
+        |process: &Process| process.command.split(' ').next().is_some_and(|path| path.ends_with(program));
+    processes(root).into_iter().filter(is_one).collect()
 }

@@ -6,14 +6,20 @@ use std::{
     net::Shutdown,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
 use husk_base::chain;
 use husk_sandbox::{
+    network::NetworkPlan,
     paths::{Assets, Dirs},
-    pod::{ContainerRequest, Created, Pod, PodAssets, PodOptions, RootfsSource, StdioFlags},
+    pod::{
+        ContainerRequest, Created, NAME_PREFIX, Pod, PodAssets, PodNetwork, PodOptions, RootfsSource,
+        StdioFlags,
+    },
+    rundir::RunDir,
     stdio::Stream,
 };
 use oci_spec::runtime::{Process, Spec};
@@ -112,14 +118,15 @@ impl Home {
     }
 
     /// What a pod without containers needs.
-    pub fn options(&self, id: &str) -> PodOptions {
+    pub fn options(&self) -> PodOptions {
         PodOptions {
-            id: id.into(),
+            give_up: Arc::default(),
             vcpus: 1,
             mem_size_mib: 256,
-            netns: None,
-            resolv_conf: None,
+            network: PodNetwork::Planned(NetworkPlan::none("the-pod")),
             hostname: "the-pod".into(),
+            roots: Vec::new(),
+            shares: true,
             cgroup: None,
             timeout: Duration::from_secs(60),
             note: |text| eprintln!("note: {text}"),
@@ -131,10 +138,16 @@ impl Home {
     /// # Panics
     /// When that fails.
     pub async fn start(&self, id: &str) -> Pod {
-        Pod::start(&self.dirs(), &assets(), self.options(id))
-            .await
-            .map_err(|error| chain::text(&error))
-            .unwrap()
+        self.try_start(id, self.options()).await.map_err(|error| chain::text(&error)).unwrap()
+    }
+
+    /// Starts a pod with these options.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn try_start(&self, id: &str, options: PodOptions) -> husk_sandbox::Result<Pod> {
+        let dir = RunDir::create(&self.dirs(), Some(&format!("{NAME_PREFIX}{id}")))?;
+        Pod::start(&self.dirs(), &assets(), Arc::new(dir), options).await
     }
 }
 
@@ -206,7 +219,7 @@ pub fn container(id: &str, rootfs: RootfsSource, script: &str, mounts: &[Value])
         },
     });
     let spec: Spec = serde_json::from_value(spec).unwrap();
-    ContainerRequest { id: id.into(), spec, rootfs, pids: Default::default(), stdio: OUTPUT }
+    ContainerRequest { id: id.into(), spec, rootfs, pids: Default::default(), stdio: OUTPUT, own: None }
 }
 
 /// Everything that comes on a stream.
@@ -265,7 +278,10 @@ pub async fn run(pod: &Pod, request: ContainerRequest) -> (u32, String, String) 
 /// # Panics
 /// When any of that fails.
 pub async fn exec(pod: &Pod, id: &str, exec_id: &str, script: &str) -> (u32, String, String) {
-    let created =
-        pod.exec(id, exec_id, process(script), OUTPUT).await.map_err(|error| chain::text(&error)).unwrap();
+    let created = pod
+        .exec(id, exec_id, process(script), OUTPUT, None)
+        .await
+        .map_err(|error| chain::text(&error))
+        .unwrap();
     outcome(pod, id, exec_id, created).await
 }

@@ -51,7 +51,7 @@ impl Client {
     /// # Errors
     /// When nobody listens there.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path)?;
+        let stream = husk_base::socket::connect(path.as_ref()).map_err(io::Error::other)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { stream: BufReader::new(stream) })

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Read,
+    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
@@ -179,6 +180,19 @@ impl VmConfig {
         let config: Self = serde_json::from_str(text).map_err(ConfigError::Parse)?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// The numbers of inherited descriptors that it names: of taps and of file systems' servers.
+    pub fn inherited(&self) -> Vec<RawFd> {
+        let taps = self.nets.iter().flat_map(|net| match &net.tap {
+            TapConfig::Fds(numbers) => numbers.as_slice(),
+            TapConfig::Name(_) => &[],
+        });
+        let servers = self.filesystems.iter().filter_map(|filesystem| match filesystem.socket {
+            FilesystemSocket::Fd(number) => Some(number),
+            FilesystemSocket::Path(_) => None,
+        });
+        taps.copied().chain(servers).collect()
     }
 
     /// Checks what the types can't say.

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     boot::BootError,
     cpu::template::TemplateError,
+    jail::JailError,
     memory::MemoryError,
     virtio::{block::DiskError, fs::FsError, net::NetError, vsock::VsockError},
 };
@@ -48,6 +49,9 @@ pub enum VmError {
     /// Kernel, initramfs or command line are no good.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The thread that loads the kernel can't be bound to its system calls.
+    #[error("cannot bind the kernel's loader to its system calls")]
+    Filter(#[from] JailError),
     /// A disk can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -3,16 +3,17 @@
 use std::{
     error::Error,
     ffi::OsString,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     process::ExitCode,
 };
 
 use husk_base::chain;
+use husk_jail::inherited;
 use husk_vmm::{
     bus::GuestEnd,
     config::VmConfig,
-    jail::{self, User},
+    jail::{self, JailError},
     probe,
     runner::{self, End, Owner, RunError},
     socket_files::SocketFiles,
@@ -20,12 +21,13 @@ use husk_vmm::{
     vm::Parts,
 };
 
-const USAGE: &str = "usage: husk-vmm run --config FILE [--control SOCKET] [--lifeline FD]
+const USAGE: &str = "usage: husk-vmm run --config FILE [--control SOCKET] [--lifeline FD] [--lock FD]
        husk-vmm probe
        husk-vmm --version
 
 run    runs the VM that FILE (JSON) describes. --control: listen there for requests. --lifeline: end the VM when the
-       other end of this inherited descriptor is closed.
+       other end of this inherited descriptor is closed. --lock: keep this inherited descriptor open until the end.
+       A jailed VM closes all others that it is not passed by number.
        Exit codes: 0 ended as asked by guest or owner, 1 VMM failure, 2 bad usage or configuration, 10 guest panic.
 probe  tells as JSON whether KVM on this machine runs ordinary guests.";
 
@@ -75,8 +77,12 @@ impl Failed {
 }
 
 fn run(args: impl Iterator<Item = OsString>, started_ns: u64) -> Result<ExitCode, Failed> {
-    let Options { config, control, lifeline } = Options::parse(args)?;
+    let Options { config, control, lifeline, lock } = Options::parse(args)?;
     let config = VmConfig::from_file(&config).map_err(|error| Failed::from_error(BAD_USAGE, &error))?;
+    let failed = |error: &dyn Error| Failed::from_error(FAILURE, error);
+    if config.jail.is_some() {
+        leave_inheritance(&config, &[&lifeline, &lock]).map_err(|error| failed(&error))?;
+    }
     // One heap for all threads, which hardly use it: others would cost each of them some tenths of a millisecond at its
     // start, and memory; and to know how many there may be, the C library would open a file.
     // SAFETY: no other thread exists yet.
@@ -84,21 +90,19 @@ fn run(args: impl Iterator<Item = OsString>, started_ns: u64) -> Result<ExitCode
     // Sockets and the console are for this user alone.
     // SAFETY: only changes the mask for new files; no other thread exists yet.
     unsafe { libc::umask(0o077) };
-    let failed = |error: &dyn Error| Failed::from_error(FAILURE, error);
     let mut sockets = SocketFiles::default();
     let control = control.map(|path| runner::listen(&path, &mut sockets)).transpose();
     let control = control.map_err(|error| failed(&error))?;
     let parts = Parts::open(&config, &mut sockets).map_err(|error| failed(&RunError::from(error)))?;
     if let Some(jail) = &config.jail {
-        let user = User::current();
         if let Some(outside) = jail::split(jail).map_err(|error| failed(&error))? {
             // They are the child's now: nobody must wait for this end of a socket.
             drop((control, parts, lifeline));
-            return outside.wait().map_err(|error| failed(&error));
+            return outside.wait("husk-vmm").map_err(|error| failed(&error));
         }
         sockets.keep();
         let visible = config.vsock.as_ref().and_then(|vsock| vsock.socket.parent());
-        jail::enter(jail, visible, user).map_err(|error| failed(&error))?;
+        jail::enter(jail, visible).map_err(|error| failed(&error))?;
     }
     let end = runner::run(&config, parts, Owner { control, lifeline }, started_ns)
         .map_err(|error| failed(&error))?;
@@ -107,6 +111,18 @@ fn run(args: impl Iterator<Item = OsString>, started_ns: u64) -> Result<ExitCode
         End::Told | End::Guest(GuestEnd::Clean) => Ok(ExitCode::SUCCESS),
         End::Guest(GuestEnd::Panic) => crash("the guest's kernel panicked"),
         End::Guest(GuestEnd::TripleFault) => crash("the guest crashed with a triple fault"),
+    }
+}
+
+/// Wipes the environment, and closes all descriptors that this process was not passed by number.
+fn leave_inheritance(config: &VmConfig, own: &[&Option<OwnedFd>]) -> Result<(), JailError> {
+    let own = own.iter().filter_map(|fd| fd.as_ref()).map(AsRawFd::as_raw_fd);
+    let kept: Vec<RawFd> = own.chain(config.inherited()).collect();
+    // SAFETY: no other thread exists. Nothing has looked at the environment, or opened a descriptor that is still
+    // open.
+    unsafe {
+        inherited::clear_environment();
+        inherited::close_all_but(&kept)
     }
 }
 
@@ -121,35 +137,40 @@ struct Options {
     config: PathBuf,
     control: Option<PathBuf>,
     lifeline: Option<OwnedFd>,
+    /// Held open until this process and the one in the jail have ended.
+    lock: Option<OwnedFd>,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Self, Failed> {
-        let (mut config, mut control, mut lifeline) = (None, None, None);
+        let (mut config, mut control, mut lifeline, mut lock) = (None, None, None, None);
         while let Some(option) = args.next() {
             let mut value =
                 || args.next().ok_or_else(|| Failed::usage(format!("{} needs a value", option.display())));
             match option.to_str() {
                 Some("--config") => config = Some(PathBuf::from(value()?)),
                 Some("--control") => control = Some(PathBuf::from(value()?)),
-                Some("--lifeline") => lifeline = Some(inherited(&value()?)?),
+                Some("--lifeline") => lifeline = Some(value()?),
+                Some("--lock") => lock = Some(value()?),
                 _ => return Err(Failed::usage(format!("unknown option {}", option.display()))),
             }
         }
         let config = config.ok_or_else(|| Failed::usage("--config is missing".into()))?;
-        Ok(Self { config, control, lifeline })
+        if lifeline.is_some() && lifeline == lock {
+            return Err(Failed::usage("--lifeline and --lock name the same descriptor".into()));
+        }
+        let take = |option, number: Option<OsString>| number.map(|number| take(option, &number)).transpose();
+        Ok(Self { config, control, lifeline: take("--lifeline", lifeline)?, lock: take("--lock", lock)? })
     }
 }
 
-/// Takes over an inherited descriptor.
-fn inherited(number: &OsString) -> Result<OwnedFd, Failed> {
-    let bad = || Failed::usage(format!("--lifeline {} is not an open descriptor", number.display()));
-    let fd: RawFd =
-        number.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd >= 0).ok_or_else(bad)?;
-    // SAFETY: touches no memory; a number that is not a descriptor is an error.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+/// Takes over the inherited descriptor that an option names.
+fn take(option: &str, number: &OsString) -> Result<OwnedFd, Failed> {
+    let bad = || Failed::usage(format!("{option} {} is not an inherited descriptor", number.display()));
+    let fd: RawFd = number.to_str().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
+    if fd <= libc::STDERR_FILENO {
         return Err(bad());
     }
-    // SAFETY: it is open, and nothing in this process uses it: it was named on the command line for this.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: nothing in this process uses it: it was named on the command line for this, once.
+    unsafe { inherited::take(fd) }.map_err(|_| bad())
 }

@@ -17,7 +17,10 @@ use crate::{
     config::{NetConfig, TapConfig, VmConfig},
     control::{MetricsFormat, Nothing, Request, Response, Server, State, Status, to_line},
     error::VmError,
-    jail::seccomp::{self, Role},
+    jail::{
+        JailError,
+        seccomp::{self, Role},
+    },
     metrics::prometheus,
     socket_files::SocketFiles,
     time::monotonic_ns,
@@ -55,7 +58,7 @@ pub enum RunError {
     },
     /// The main thread can't be bound to its system calls.
     #[error("cannot bind the VMM to its system calls")]
-    Filter(#[from] seccompiler::Error),
+    Filter(#[from] JailError),
     /// The host's kernel refused something.
     #[error("the event loop failed")]
     Loop(#[from] io::Error),
@@ -96,7 +99,7 @@ pub fn listen(path: &Path, sockets: &mut SocketFiles) -> Result<Server, RunError
 pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Result<End, RunError> {
     // Before any other thread exists, which would inherit another mask.
     let signals = watch_signals()?;
-    reserve_descriptors(signals.as_raw_fd());
+    husk_jail::inherited::reserve(&signals, RESERVED_FDS);
     let epoll = Epoll::new()?;
     let watch =
         |fd: RawFd, events, token| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token));
@@ -158,18 +161,6 @@ pub fn run(config: &VmConfig, parts: Parts, owner: Owner, started_ns: u64) -> Re
     };
     vm.flush_console();
     end
-}
-
-/// Makes the table of descriptors large enough at once. While a process has several threads, the host's kernel waits for a
-/// grace period each time the table has to grow (expand_fdtable in fs/file.c), first beyond 64: some 10 ms of each start.
-/// Where that many are not allowed it grows as before.
-fn reserve_descriptors(any: RawFd) {
-    // SAFETY: touches no memory; makes a descriptor, if any.
-    let fd = unsafe { libc::fcntl(any, libc::F_DUPFD_CLOEXEC, RESERVED_FDS - 1) };
-    if fd >= 0 {
-        // SAFETY: it is new and nobody else's.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -27,7 +27,10 @@ use vmm_sys_util::{
 use crate::{
     bus::{Bus, GuestEnd},
     counters::VcpuCounters,
-    jail::seccomp::{self, Role},
+    jail::{
+        JailError,
+        seccomp::{self, Role},
+    },
     time::{clock_ns, monotonic_ns},
 };
 
@@ -70,7 +73,7 @@ pub enum VcpuError {
         vcpu: u8,
         /// Why.
         #[source]
-        source: seccompiler::Error,
+        source: JailError,
     },
     /// Another reason to stop that can't be handled.
     #[error("vCPU {vcpu} stopped: {reason}")]

@@ -27,6 +27,7 @@ use crate::{
     cpu,
     devices::{Devices, Handles},
     error::VmError,
+    jail::seccomp::{self, Role},
     layout, memory,
     socket_files::SocketFiles,
     vcpu::{Event, Reporter, Shared, VcpuHandle, install_kick_handler},
@@ -119,7 +120,10 @@ impl Vm {
         // The host's kernel takes milliseconds to create a VM, most of them waiting. The guest's is loaded meanwhile, by the
         // other thread, so that the waiting begins at once even on one CPU.
         let (fd, entry) = thread::scope(|scope| {
-            let load = || boot::prepare(&mem, config, files, &cmdline);
+            let load = || {
+                seccomp::apply(Role::Loader)?;
+                Ok::<_, VmError>(boot::prepare(&mem, config, files, &cmdline)?)
+            };
             let loading = thread::Builder::new().spawn_scoped(scope, load).map_err(os("start a thread"))?;
             let created = create_vm(&kvm_fd);
             let panicked = |_| os("load the guest's kernel")(io::Error::other("its thread panicked"));

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{
-    exits::exits,
+    exits::{CPU_END_MS, CPU_START_MS, cpu_times, ended_cpu_ms, exits},
     install::Installed,
     process::{Running, timed},
     watch::Console,
@@ -40,6 +40,7 @@ pub(crate) fn subjects<'a>(plan: &'a Plan, installed: &'a Installed) -> Result<V
     let husk = Husk::new(installed)?;
     let mut subjects = vec![husk.start("bare-start-jailed", "husk-vmm, jailed", true)];
     if plan.suite == Suite::Gate {
+        subjects.extend(plan.peers.qemu.iter().map(|qemu| Peer::qemu(installed, qemu).start(installed)));
         return Ok(subjects);
     }
     subjects.push(husk.start("bare-start", "husk-vmm", false));
@@ -286,15 +287,20 @@ impl Peer {
             if self.console_on_stdout {
                 command.stdout(File::options().append(true).open(&path)?);
             }
+            let before_ms = ended_cpu_ms()?;
             let start = now_ns();
             let vmm = Running::start(&mut command)?;
             console.wait_for(MARK, &vmm)?;
             let marked = now_ns();
-            let counts = exits();
+            let mut counts = exits();
+            let up_ms: f64 = cpu_times(vmm.id())?.iter().map(|(_, ms)| ms).sum();
             let told = now_ns();
             vmm.signal(Signal::SIGTERM)?;
             vmm.wait()?;
-            Ok(Round { counts, ..round(&[("user space", start, marked), ("ended", told, now_ns())]) })
+            let ended = now_ns();
+            let end_ms = ended_cpu_ms()? - before_ms - up_ms;
+            counts.extend([(CPU_START_MS.to_owned(), up_ms), (CPU_END_MS.to_owned(), end_ms)]);
+            Ok(Round { counts, ..round(&[("user space", start, marked), ("ended", told, ended)]) })
         })
     }
 }

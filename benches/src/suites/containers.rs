@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    exits::{cpu_times, exits},
+    exits::{CPU_RUN_MS, cpu_times, ended_cpu_ms, exits},
     install::{IMAGE, Installed},
     process::{Running, timed},
 };
@@ -36,14 +36,14 @@ pub(crate) fn subjects<'a>(plan: &'a Plan, installed: &'a Installed) -> Result<V
         run(installed, husk, "run-none", "husk run", "none"),
         run(installed, husk, "run-default", "husk run, with a network", "default"),
     ];
-    if plan.suite == Suite::Gate {
-        return Ok(subjects);
-    }
     let mut runtimes = Vec::new();
     for program in &plan.peers.oci_runtimes {
         runtimes.push(Runtime::new(program, installed)?);
     }
     subjects.extend(runtimes.iter().cloned().map(Runtime::run));
+    if plan.suite == Suite::Gate {
+        return Ok(subjects);
+    }
     subjects.push(stop(installed));
     subjects.extend(runtimes.into_iter().map(Runtime::stop));
     Ok(subjects)
@@ -218,7 +218,12 @@ impl Runtime {
         let id = format!("run-{}", self.name);
         let label = format!("{} run", self.name);
         let mut command = self.command("run");
-        let run = move || Ok(Round { total_ms: timed(&mut command)?.0, ..Round::default() });
+        let run = move || {
+            let before_ms = ended_cpu_ms()?;
+            let total_ms = timed(&mut command)?.0;
+            let counts = vec![(CPU_RUN_MS.to_owned(), ended_cpu_ms()? - before_ms)];
+            Ok(Round { total_ms, counts, ..Round::default() })
+        };
         Subject { id, group: RUN, label, own: false, run: Box::new(run) }
     }
 

@@ -1,8 +1,12 @@
 //! What a start costs beside its time: exits from the guest by kind, and time on a CPU by process.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 
 use super::process::{processes, tasks};
 use crate::tree::{succeed, tool};
@@ -17,6 +21,11 @@ const KINDS: [(&str, &str); 5] = [
     ("halt_exits", "exits to idle"),
     ("irq_exits", "exits by the host's interrupts"),
 ];
+
+/// The counts of a peer's time on a CPU: of a container's whole run, of a VM until its user space, and of the VM's end.
+pub(crate) const CPU_RUN_MS: &str = "CPU ms, start to exit";
+pub(crate) const CPU_START_MS: &str = "CPU ms, to user space";
+pub(crate) const CPU_END_MS: &str = "CPU ms, told to end";
 
 /// Makes KVM's counters readable. Where the host has none, as when it is locked down, exits are not counted, and that is said.
 pub(super) fn prepare() {
@@ -54,4 +63,11 @@ pub(super) fn cpu_times(pid: u32) -> Result<Vec<(String, f64)>> {
     }
     ensure!(!times.is_empty(), "process {pid} is gone");
     Ok(times.into_iter().map(|(name, ms)| (format!("CPU ms, {name}"), ms)).collect())
+}
+
+/// Milliseconds that children which have ended, and those below them, were on a CPU.
+pub(super) fn ended_cpu_ms() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot read the children's CPU time")?;
+    let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(us)?).as_secs_f64() * 1000.0)
 }

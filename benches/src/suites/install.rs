@@ -53,6 +53,7 @@ impl Installed {
         let husk = copy(&files.husk, prefix.join("bin/husk"))?;
         let vmm = copy(&files.vmm, prefix.join("libexec/husk/husk-vmm"))?;
         copy(&files.filesystem, prefix.join("libexec/husk/husk-fs"))?;
+        copy(&files.supervisor, prefix.join("libexec/husk/husk-supervisor"))?;
         let kernel = copy(&files.kernel, prefix.join("share/husk/vmlinux"))?;
         copy(&files.initramfs, prefix.join("share/husk/initramfs.cpio"))?;
         let installed = Self {
@@ -90,7 +91,13 @@ impl Installed {
 /// Another installation of the same files, whose VMM is started late.
 fn slow(prefix: &Path, to: &Path) -> Result<PathBuf> {
     let vmm = "libexec/husk/husk-vmm";
-    for file in ["bin/husk", "libexec/husk/husk-fs", "share/husk/vmlinux", "share/husk/initramfs.cpio"] {
+    for file in [
+        "bin/husk",
+        "libexec/husk/husk-fs",
+        "libexec/husk/husk-supervisor",
+        "share/husk/vmlinux",
+        "share/husk/initramfs.cpio",
+    ] {
         let copy = to.join(file);
         fs::create_dir_all(copy.parent().context("a file has no directory")?)?;
         fs::hard_link(prefix.join(file), copy)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     args::{Format, FormatArgs},
-    output, units,
+    human, output,
 };
 
 /// Docker shows this many digits of an id.
@@ -32,7 +32,7 @@ pub(crate) fn run(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
             digest: image.manifest_digest.to_string(),
             created: image.created.clone(),
             size_bytes: image.size,
-            unpacked: unpack::disk_of_chain(dirs, &image.chain_id).exists(),
+            unpacked: unpack::disk_of(dirs, image.chain_id.hex()).exists(),
         })
         .collect();
     if args.format == Format::Json {
@@ -52,7 +52,7 @@ fn cells(row: Row) -> [String; 5] {
         row.id.chars().take(SHORT_ID).collect(),
         // The date is enough for a table.
         created.split('T').next().unwrap_or_default().to_owned(),
-        units::human_bytes(row.size_bytes),
+        human::size(row.size_bytes, 3),
         if row.unpacked { "yes" } else { "no" }.into(),
     ]
 }

@@ -21,7 +21,8 @@ pub(crate) fn run(dirs: &Dirs, args: &LoadArgs) -> anyhow::Result<u8> {
     let images = husk_image::load(&store, source, &LoadOptions::default(), &|step| bars.update(&step))?;
     bars.clear();
     for image in images {
-        let name = husk_sandbox::unpack::name(&image);
+        let name =
+            image.reference.as_ref().map_or_else(|| image.config_digest.to_string(), ToString::to_string);
         output::print_line(&format!("loaded {name}"))?;
     }
     Ok(0)

@@ -1,4 +1,4 @@
-//! `husk network` and `husk port`
+//! `husk network`
 
 use anyhow::bail;
 use husk_network::{Definition, Lease, NewNetwork};
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
-    args::{CreateNetworkArgs, Format, FormatArgs, NamesArgs, NetworkCommand, PortArgs},
+    args::{CreateNetworkArgs, Format, FormatArgs, NamesArgs, NetworkCommand},
     output,
 };
 
@@ -129,25 +129,4 @@ fn for_each(names: &[String], mut act: impl FnMut(&str) -> anyhow::Result<()>) -
         }
     }
     failed
-}
-
-/// `husk port`: `80/tcp -> 0.0.0.0:8080`, as Docker prints it.
-pub(crate) fn port(dirs: &Dirs, args: &PortArgs) -> anyhow::Result<u8> {
-    let ports = network::published(dirs, &args.container)?;
-    if args.format == Format::Json {
-        output::print_json(&ports)?;
-        return Ok(0);
-    }
-    for port in ports {
-        let from = format!("{}/{}", port.container_port, port.protocol);
-        let addresses = match port.host_ip {
-            Some(address) => vec![address],
-            None => vec![std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()],
-        };
-        for address in addresses {
-            let to = std::net::SocketAddr::new(address, port.host_port);
-            output::print_line(&format!("{from} -> {to}"))?;
-        }
-    }
-    Ok(0)
 }

@@ -1,145 +1,145 @@
-//! `husk run`
+//! `husk run` and `husk create`
 
-use std::{
-    fs,
-    io::{self, IsTerminal},
-    path::Path,
-    time::Duration,
-};
+use std::io::{self, IsTerminal};
 
-use anyhow::{Context, bail};
-use husk_image::{Image, Reference, Store};
+use anyhow::bail;
 use husk_sandbox::{
-    paths::{Assets, Dirs},
-    request::RunRequest,
-    spec::ContainerOptions,
-    timeline::Timeline,
+    events::{self, Event},
+    paths::Dirs,
+    store::{Config, Store},
+    timeline::{Stage, Timeline},
 };
+use husk_supervisor::Ended;
 
-use super::pull::pull;
 use crate::{
-    args::{Format, PullPolicy, RunArgs},
+    args::{CreateArgs, Format, RunArgs},
+    create::{Attachment, Created, create},
     output,
-    progress::UnpackBar,
-    unprivileged,
+    session::{Outcome, Session, begin_to_wait},
+    signals::Signals,
+    start,
 };
 
-pub(crate) async fn run(dirs: &Dirs, args: Box<RunArgs>, mut timeline: Timeline) -> anyhow::Result<u8> {
-    if args.tty && args.interactive && !io::stdin().is_terminal() {
+/// `husk create`
+pub(crate) async fn create_only(dirs: &Dirs, args: &CreateArgs) -> anyhow::Result<u8> {
+    let signals = Signals::catch()?;
+    let attachment = Attachment { attached: false, stdin: args.options.interactive };
+    match create(dirs, &args.options, attachment, &signals).await? {
+        Created::Container(config) => {
+            output::print_line(&config.id)?;
+            Ok(0)
+        }
+        Created::Interrupted(code) => Ok(code),
+    }
+}
+
+/// `husk run`
+pub(crate) async fn run(dirs: &Dirs, args: &RunArgs, mut timeline: Timeline) -> anyhow::Result<u8> {
+    let options = &args.options;
+    if options.tty && options.interactive && !args.detach && !io::stdin().is_terminal() {
         bail!("standard input is not a terminal: leave out -t, or run husk in a terminal");
     }
-    let assets = Assets::find(args.kernel.as_deref())?;
-    let container = container_options(&args)?;
-    let mut network = args.network.options(args.hostname.is_some())?;
-    unprivileged::adapt(&mut network, args.network.is_default())?;
-    let image = find_image(dirs, &args).await?;
-    let bar = UnpackBar::new(&image);
-    let request = RunRequest {
-        image,
-        container,
-        name: args.name,
-        network,
-        note: |text| output::print_note(&format!("husk: note: {text}\n")),
-        interactive: args.interactive,
-        storage_mib: args.storage_size,
-        timeout: Duration::from_secs(args.boot_timeout),
-        timings: args.timings.is_some(),
+    let signals = Signals::catch()?;
+    let attachment = Attachment { attached: !args.detach, stdin: !args.detach && options.interactive };
+    let config = match create(dirs, options, attachment, &signals).await? {
+        Created::Container(config) => config,
+        Created::Interrupted(code) => return Ok(code),
     };
-    let exit_code =
-        husk_sandbox::run::run(dirs, &assets, &request, &mut timeline, |bytes| bar.update(bytes)).await?;
-    match args.timings {
-        None => {}
-        Some(Format::Table) => output::print_note(&timeline.to_string()),
-        Some(Format::Json) => {
-            output::print_note(&format!("{}\n", serde_json::to_string(&timeline.rows())?));
+    let store = Store::open(dirs)?;
+    let pod = match start::pod_for(dirs, &store, &config).await {
+        Ok(pod) => pod,
+        Err(error) => {
+            start::forget(dirs, &store, &config);
+            return Err(error);
+        }
+    };
+    if args.detach {
+        start::begin(&pod, &config, false).await?;
+        output::print_line(&config.id)?;
+        return Ok(0);
+    }
+    let session = start::session(&pod, &config, options.interactive, args.sig_proxy, &args.detach_keys);
+    events::record(dirs, &Event::of_container(&config, "attach"));
+    let outcome = match attended(session, &config, &signals, args.timings.is_some()).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            start::forget_lost(dirs, &store, &config, &error).await;
+            return Err(error);
+        }
+    };
+    let Outcome::Ended(ended) = outcome else { return Ok(0) };
+    start::settle(&pod, &config).await?;
+    timeline.mark(Stage::CleanedUp);
+    if let Some(format) = args.timings {
+        print_timings(timeline, &ended, format)?;
+    }
+    exit_code(ended)
+}
+
+/// Attaches, starts the container, and waits.
+async fn attended(
+    session: husk_sandbox::Result<Session>,
+    config: &Config,
+    signals: &Signals,
+    timings: bool,
+) -> anyhow::Result<Outcome> {
+    let mut session = session?;
+    let copying = session.begin()?;
+    let waiting = begin_to_wait(&session.pod, &config.id, "");
+    let starting = start::begin(&session.pod, config, timings);
+    tokio::pin!(starting);
+    let mut early = None;
+    loop {
+        tokio::select! {
+            started = &mut starting => {
+                match (started, early) {
+                    (Err(_), Some(number)) => return Ok(ended_by(number, Ended::default())),
+                    (started, _) => break started?,
+                }
+            }
+            number = signals.next() => {
+                // Before its process runs there is nothing to pass it on to.
+                if matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
+                    early = Some(number);
+                    let (pod, id) = (session.pod.clone(), config.id.clone());
+                    tokio::spawn(async move { pod.stop(&id, Some(0), None, false).await });
+                }
+            }
         }
     }
-    Ok(exit_code)
+    if session.terminal {
+        session.resize().await;
+    }
+    let outcome = session.attend(copying, waiting, signals).await?;
+    match (outcome, early) {
+        (Outcome::Ended(ended), Some(number)) => Ok(ended_by(number, ended)),
+        (outcome, _) => Ok(outcome),
+    }
 }
 
-async fn find_image(dirs: &Dirs, args: &RunArgs) -> anyhow::Result<Image> {
-    let store = Store::open(&dirs.images())?;
-    let reference: Reference = args.image.parse()?;
-    if args.pull != PullPolicy::Always {
-        if let Some(image) = store.get(&reference)? {
-            return Ok(image);
+/// The end of a container that a signal to husk ended before it ran.
+fn ended_by(signal: i32, ended: Ended) -> Outcome {
+    let code = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    Outcome::Ended(Ended { code, error: String::new(), ..ended })
+}
+
+/// The container's exit code; husk's own when its machine has failed.
+pub(crate) fn exit_code(ended: Ended) -> anyhow::Result<u8> {
+    if ended.error.is_empty() {
+        return Ok(ended.code);
+    }
+    bail!("{}", ended.error)
+}
+
+fn print_timings(mut timeline: Timeline, ended: &Ended, format: Format) -> anyhow::Result<()> {
+    for mark in &ended.timeline {
+        if let Some(stage) = Stage::of_name(&mark.stage) {
+            timeline.mark_at(stage, mark.at_ns);
         }
-        if args.pull == PullPolicy::Never {
-            bail!("image {reference} is not here, and --pull=never forbids to download it");
-        }
     }
-    pull(&store, &reference, false).await
-}
-
-fn container_options(args: &RunArgs) -> anyhow::Result<ContainerOptions> {
-    let mut env = Vec::new();
-    for file in &args.env_file {
-        env.extend(read_env_file(file)?);
+    match format {
+        Format::Table => output::print_note(&timeline.to_string()),
+        Format::Json => output::print_note(&format!("{}\n", serde_json::to_string(&timeline.rows())?)),
     }
-    env.extend(args.env.iter().cloned());
-    let env = env.into_iter().filter_map(|entry| resolve_env(&entry)).collect();
-    Ok(ContainerOptions {
-        args: args.args.clone(),
-        entrypoint: args.entrypoint.clone(),
-        env,
-        workdir: args.workdir.clone(),
-        user: args.user.clone(),
-        hostname: args.hostname.clone(),
-        milli_cpus: args.cpus,
-        memory_bytes: args.memory,
-        read_only: args.read_only,
-        tmpfs: args.tmpfs.clone(),
-        terminal: args.tty,
-    })
-}
-
-/// `K=V` as it is; `K` alone with the value that husk itself has, if any.
-fn resolve_env(entry: &str) -> Option<String> {
-    if entry.contains('=') {
-        return Some(entry.to_owned());
-    }
-    std::env::var(entry).ok().map(|value| format!("{entry}={value}"))
-}
-
-/// Docker's format: an entry per line; lines that are empty or begin with # are skipped.
-fn read_env_file(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read env file {}", path.display()))?;
-    parse_env_lines(&text).with_context(|| format!("in env file {}", path.display()))
-}
-
-fn parse_env_lines(text: &str) -> anyhow::Result<Vec<String>> {
-    let mut entries = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let key = line.split('=').next().unwrap_or_default();
-        if key.is_empty() || key.contains(char::is_whitespace) {
-            bail!("line {}: {key:?} is no name of a variable", number + 1);
-        }
-        entries.push(line.to_owned());
-    }
-    Ok(entries)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn env_files_have_dockers_format() {
-        let entries = parse_env_lines("# comment\n\nA=1\n  B = x\n").unwrap_err().to_string();
-        assert!(entries.contains("line 4"), "{entries}");
-        assert_eq!(parse_env_lines("A=1 # kept\n#x\nB=\nC\n").unwrap(), ["A=1 # kept", "B=", "C"]);
-        assert!(parse_env_lines("=x").is_err());
-    }
-
-    #[test]
-    fn a_variable_without_a_value_is_passed_on() {
-        assert_eq!(resolve_env("A="), Some("A=".into()));
-        assert_eq!(resolve_env("HUSK_TEST_SURELY_UNSET"), None);
-        assert!(resolve_env("PATH").unwrap().starts_with("PATH="));
-    }
+    Ok(())
 }

@@ -52,13 +52,14 @@ impl Server {
         (Self::spawn(root, &["--lifeline", &number.to_string()], &[number]), here)
     }
 
-    fn spawn(root: &Path, options: &[&str], inherited: &[RawFd]) -> Self {
+    /// With these inherited descriptors, which `options` may name, and a secret in its environment.
+    pub(crate) fn spawn(root: &Path, options: &[&str], inherited: &[RawFd]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_husk-fs"));
         command.arg("--root").arg(root).arg("--listen").arg(listener.as_raw_fd().to_string()).args(options);
-        command.stderr(Stdio::piped());
+        command.env("HUSK_SECRET", "hidden").stderr(Stdio::piped());
         let inherited: Vec<_> = inherited.iter().copied().chain([listener.as_raw_fd()]).collect();
         // SAFETY: the child makes nothing but system calls.
         unsafe {
@@ -68,6 +69,11 @@ impl Server {
             })
         };
         Self { process: command.spawn().unwrap(), _dir: dir, socket }
+    }
+
+    /// The process outside of the jail, and the one in it.
+    pub(crate) fn both(&self) -> [u32; 2] {
+        [self.process.id(), self.jailed()]
     }
 
     /// The process in the jail.

@@ -1,14 +1,16 @@
 //! The machine's disks, found by their virtio-blk serials.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::PathBuf,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use husk_protocol::agent::BlockDevice;
+use husk_protocol::agent::{BlockDevice, Reason};
 use oci_spec::runtime::{LinuxDeviceBuilder, LinuxDeviceType, Spec};
 use rustix::fs::{major, minor};
 
@@ -17,6 +19,9 @@ use crate::failure::Failure;
 const BLOCK: &str = "/sys/block";
 /// virtio-blk's limit on a serial, in bytes.
 const MAX_SERIAL: usize = 20;
+
+/// How many containers have each disk in their roots. Kept by PID 1; helpers mount a disk while it is counted.
+static USERS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
 /// How long the driver may take to notice that an empty slot has a disk now.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +39,27 @@ pub(crate) fn find(serial: &str) -> Result<PathBuf, Failure> {
         thread::sleep(NOTICE_PAUSE);
     }
     Ok(device)
+}
+
+/// Counts one more container that uses each of these disks.
+pub(super) fn hold(serials: &[String]) {
+    let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+    for serial in serials {
+        *users.entry(serial.clone()).or_default() += 1;
+    }
+}
+
+/// Counts one container less for each of these disks, and returns those that none uses any more.
+pub(super) fn release(serials: &[String]) -> Vec<String> {
+    let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let unused = |serial: &&String| match users.get_mut(*serial) {
+        Some(count) if *count > 1 => {
+            *count -= 1;
+            false
+        }
+        _ => users.remove(*serial).is_some(),
+    };
+    serials.iter().filter(unused).cloned().collect()
 }
 
 /// Gives a container disks as devices, which it may use as their nodes allow.
@@ -70,7 +96,7 @@ fn find_now(serial: &str) -> Result<(PathBuf, PathBuf), Failure> {
             return Ok((entry.path(), PathBuf::from("/dev").join(entry.file_name())));
         }
     }
-    Err(Failure::not_found(format!("no disk with serial {serial:?}")))
+    Err(Failure::new(Reason::NO_SUCH_DEVICE, format!("no disk with serial {serial:?}")))
 }
 
 /// Serials are used in paths and mount options, so they are plain.
@@ -86,6 +112,17 @@ pub(crate) fn check(serial: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_is_unused_when_its_last_container_is_gone() {
+        let [a, b] = ["shared", "own"].map(str::to_owned);
+        let (first, second) = (vec![a.clone(), b.clone()], vec![a.clone()]);
+        hold(&first);
+        hold(&second);
+        assert_eq!(release(&first), [b]);
+        assert_eq!(release(&second), [a]);
+        assert!(release(&first).is_empty(), "counted twice");
+    }
 
     #[test]
     fn serials_are_plain() {

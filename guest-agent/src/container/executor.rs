@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use husk_protocol::agent::Reason;
 use libcontainer::{
     capabilities,
     seccomp::initialize_seccomp,
@@ -62,6 +63,16 @@ impl ExecError {
     }
 }
 
+impl From<ExecError> for Failure {
+    fn from(error: ExecError) -> Self {
+        let reason = match error {
+            ExecError::NotFound(_) => Reason::EXECUTABLE_NOT_FOUND,
+            ExecError::NotPermitted(_) => Reason::EXECUTABLE_NOT_PERMITTED,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
 /// How a container's process, or a further one, is executed.
 #[derive(Clone)]
 pub(crate) struct AgentExecutor {
@@ -87,7 +98,7 @@ impl Executor for AgentExecutor {
             .process()
             .as_ref()
             .ok_or_else(|| Failure::invalid("the spec has no process"))
-            .and_then(|process| find(process).map_err(|e| Failure::invalid(e.to_string())));
+            .and_then(|process| Ok(find(process)?));
         found.map(drop).map_err(|failure| {
             self.reporter.fail(&failure);
             ExecutorValidationError::ArgValidationError(failure.message)
@@ -113,8 +124,9 @@ impl Executor for AgentExecutor {
         }
         let Err(error) = execute(process);
         if self.confinement.is_some() {
-            self.reporter.fail(&Failure::invalid(error.to_string()));
-            return Err(ExecutorError::Other(error.to_string()));
+            let text = error.to_string();
+            self.reporter.fail(&error.into());
+            return Err(ExecutorError::Other(text));
         }
         // The container has been created and started; all that is left is how its process ends.
         let _ = writeln!(std::io::stderr(), "husk: {error}");

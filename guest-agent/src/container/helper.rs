@@ -5,13 +5,17 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Seek, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    time::Duration,
 };
 
 use nix::{
     fcntl::OFlag,
-    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+    },
     unistd::{ForkResult, Pid, fork, pipe2},
 };
 use serde::{Deserialize, Serialize};
@@ -72,15 +76,58 @@ pub(crate) async fn run(
     })
 }
 
+/// Runs `work` in a child, for at most `limit`, and returns what it has written to the file that it gets. For work that may
+/// have to wait for a container's processes, which PID 1 must not.
+pub(super) async fn ask(
+    reaper: &Reaper,
+    limit: Duration,
+    work: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<Vec<u8>, Failure> {
+    let failed = |e: &io::Error| Failure::io("cannot use a helper", e);
+    let mut answer =
+        File::from(memfd_create("answer", MFdFlags::MFD_CLOEXEC).map_err(|e| failed(&e.into()))?);
+    // SAFETY: as in `run`.
+    let child = match unsafe { fork() }.map_err(|e| failed(&e.into()))? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            begin_child(vec![answer.as_raw_fd()]);
+            let code = i32::from(work(&mut answer).is_err());
+            // SAFETY: as in `child`.
+            unsafe { libc::_exit(code) }
+        }
+    };
+    drop(work);
+    match tokio::time::timeout(limit, reaper.register(child)).await {
+        Ok(Ok(0)) => {}
+        Ok(ended) => {
+            let code = ended.unwrap_or_default();
+            return Err(Failure::internal(format!("a helper process ended with status {code}")));
+        }
+        Err(_) => {
+            // It may just have ended.
+            let _ = kill(child, Signal::SIGKILL);
+            let seconds = limit.as_secs();
+            return Err(Failure::internal(format!("a helper process did not end within {seconds} s")));
+        }
+    }
+    let mut bytes = Vec::new();
+    answer.rewind().and_then(|()| answer.read_to_end(&mut bytes)).map_err(|e| failed(&e))?;
+    Ok(bytes)
+}
+
 fn child(pipe: &OwnedFd, mut keep: Vec<RawFd>, work: impl FnOnce(Reporter) -> Result<Made, Failure>) -> ! {
     keep.push(pipe.as_raw_fd());
-    close_others(keep);
-    // What PID 1 blocks, its children must not inherit.
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    begin_child(keep);
     let reporter = Reporter(pipe.as_raw_fd());
     reporter.send(&work(reporter));
     // SAFETY: ends the process without running anything else of it; takes no pointers.
     unsafe { libc::_exit(0) }
+}
+
+/// Rids a new child of what it must not have of PID 1's: all descriptors but 0 to 2 and `keep`, and blocked signals.
+fn begin_child(keep: Vec<RawFd>) {
+    close_others(keep);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
 /// Closes every descriptor above 2 that is not in `keep`.

@@ -10,6 +10,7 @@ mod helper;
 mod in_root;
 mod ipc;
 mod limits;
+mod listing;
 mod pids;
 mod process;
 mod rootfs;
@@ -23,14 +24,15 @@ use std::{
     io::{self, Write},
     os::unix::net::UnixStream,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use husk_protocol::agent::{CreateContainerRequest, ExecRequest, ProcessInfo, StatsResponse, Stdio};
-
-use nix::unistd::Pid;
+use husk_protocol::{
+    StreamToken,
+    agent::{CreateContainerRequest, ExecRequest, ListProcessesResponse, Reason, StatsResponse, Stdio},
+};
 
 pub(crate) use self::{
     cgroup::Cgroup, disk::find as find_disk, ipc::set_all as set_sysctls, process::Process,
@@ -40,10 +42,9 @@ use self::{
     helper::Made,
 };
 use crate::{
-    failure::{Failure, Kind},
+    failure::Failure,
     forward::Listen,
     paths,
-    plug::plug,
     reaper::Reaper,
     stdio::{self, AgentEnds, ChildEnds, Console, Copying, Dial, Streams, Tty, WindowSize},
     timeline,
@@ -60,14 +61,16 @@ pub(crate) struct Means {
     pub(crate) reaper: Reaper,
     pub(crate) dial: Dial,
     pub(crate) forward: Listen,
+    /// Of the streams, when the sandbox is set up.
+    pub(crate) token: Arc<OnceLock<StreamToken>>,
 }
 
 /// A container that was created.
 #[derive(Debug)]
 pub(crate) struct Container {
     id: String,
-    /// Disks that came with it, and go with it.
-    own_disks: Vec<String>,
+    /// The disks that its root is made of, until it is deleted.
+    disks: Mutex<Vec<String>>,
     cgroup: Cgroup,
     /// As the host gave it. Only helpers parse it: PID 1 has better things to do.
     spec_json: Arc<[u8]>,
@@ -82,22 +85,20 @@ impl Container {
     pub(crate) async fn create(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
         let id = request.container_id.clone();
         check_id("container", &id)?;
-        let own_disks = rootfs::own_disks(&request.rootfs);
-        let result = Self::make(means, request).await;
+        let disks = rootfs::hold_disks(&request.rootfs);
+        let result = Self::make(means, request, &disks).await;
         if result.is_err() {
             let _ = Cgroup::new(paths::cgroup(&id)).remove().await;
-            if let Err(error) = rootfs::remove(&id, &own_disks) {
+            if let Err(error) = rootfs::remove(&id, &disks) {
                 crate::kmsg::error(&format!("cannot clean up after container {id}: {error}"));
             }
         }
         result
     }
 
-    async fn make(means: &Means, request: CreateContainerRequest) -> Result<Self, Failure> {
+    async fn make(means: &Means, request: CreateContainerRequest, disks: &[String]) -> Result<Self, Failure> {
         let id = request.container_id;
-        let own_disks = rootfs::own_disks(&request.rootfs);
         let rootfs = request.rootfs.unwrap_or_default();
-        plug(&rootfs.devices)?;
         let spec_json = Arc::<[u8]>::from(request.spec_json);
         let bundle = paths::bundle(&id);
         for dir in [bundle.as_path(), paths::STATE.as_ref()] {
@@ -125,7 +126,7 @@ impl Container {
         timeline::CREATED.record();
         Ok(Self {
             id,
-            own_disks,
+            disks: Mutex::new(disks.to_vec()),
             cgroup,
             spec_json,
             init: Arc::new(init),
@@ -153,7 +154,7 @@ impl Container {
         let exec_id = request.exec_id;
         check_id("exec", &exec_id)?;
         if self.lock_execs().contains_key(&exec_id) {
-            return Err(Failure::new(Kind::AlreadyExists, format!("exec {exec_id:?} exists already")));
+            return Err(Failure::new(Reason::ALREADY_EXISTS, format!("exec {exec_id:?} exists already")));
         }
         if !self.started.load(Ordering::Relaxed) || self.init.has_ended() {
             return Err(Failure::state("the container is not running"));
@@ -196,7 +197,8 @@ impl Container {
             return Ok(Arc::clone(&self.init));
         }
         let process = self.lock_execs().get(exec_id).cloned();
-        process.ok_or_else(|| Failure::not_found(format!("no exec {exec_id:?} in container {:?}", self.id)))
+        let message = || format!("no exec {exec_id:?} in container {:?}", self.id);
+        process.ok_or_else(|| Failure::new(Reason::NO_SUCH_PROCESS, message()))
     }
 
     /// Forgets a further process that has ended.
@@ -211,19 +213,16 @@ impl Container {
         Ok(())
     }
 
-    /// Its processes, and those that they have made.
-    pub(crate) fn processes(&self) -> Result<Vec<ProcessInfo>, Failure> {
+    /// Its processes, with their descendants.
+    pub(crate) async fn processes(&self, reaper: &Reaper) -> Result<ListProcessesResponse, Failure> {
         let pids =
             self.cgroup.processes().map_err(|e| Failure::io("cannot list the container's processes", &e))?;
-        let execs = self.lock_execs();
-        let running = execs.iter().filter(|(_, process)| !process.has_ended());
-        let names: HashMap<_, _> = running.map(|(exec_id, process)| (process.pid(), exec_id)).collect();
-        let info = |pid: Pid| ProcessInfo {
-            pid: pid.as_raw().unsigned_abs(),
-            exec_id: names.get(&pid).map_or_else(String::new, |exec_id| (*exec_id).clone()),
-            ..Default::default()
+        let execs = {
+            let execs = self.lock_execs();
+            let running = execs.iter().filter(|(_, process)| !process.has_ended());
+            running.map(|(exec_id, process)| (process.pid(), exec_id.clone())).collect()
         };
-        Ok(pids.into_iter().map(info).collect())
+        listing::list(reaper, self.init.pid(), pids, &execs).await
     }
 
     /// Has all its processes stand still.
@@ -264,7 +263,8 @@ impl Container {
     /// Kills what is left and unmounts the root.
     pub(crate) async fn delete(&self) -> Result<(), Failure> {
         self.cgroup.remove().await.map_err(|e| Failure::io("cannot remove the container's cgroup", &e))?;
-        rootfs::remove(&self.id, &self.own_disks)
+        let disks = std::mem::take(&mut *self.disks.lock().unwrap_or_else(PoisonError::into_inner));
+        rootfs::remove(&self.id, &disks)
             .map_err(|e| Failure::io("cannot unmount the container's root file system", &e))
     }
 
@@ -305,7 +305,8 @@ async fn launch(
     cgroup: &Cgroup,
     on_exit: fn(),
 ) -> Result<Process, Failure> {
-    let dial = stdio::dial(&means.dial, stdio, container_id, exec_id);
+    let token = means.token.get().ok_or_else(|| Failure::state("the sandbox is not set up"))?;
+    let dial = stdio::dial(&means.dial, stdio, token, container_id, exec_id);
     let (streams, made) = tokio::join!(dial, make);
     let made = made?;
     let connected = streams
@@ -352,7 +353,7 @@ mod tests {
     fn ids_are_plain() {
         assert!(check_id("container", &"a".repeat(76)).is_ok());
         for bad in ["", ".", "..", "a/b", "a b", "a,b", "ü", &"a".repeat(77)] {
-            assert_eq!(check_id("container", bad).unwrap_err().kind, Kind::InvalidArgument, "{bad}");
+            assert_eq!(check_id("container", bad).unwrap_err().reason, Reason::INVALID_REQUEST, "{bad}");
         }
     }
 }

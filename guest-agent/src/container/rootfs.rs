@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_protocol::agent::{Disk, RootFs};
+use husk_protocol::agent::{Disk, ImageRoot, RootFs, root_fs::Root};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::disk;
@@ -23,28 +23,32 @@ pub(crate) fn root_of(bundle: &Path) -> PathBuf {
 }
 
 /// Mounts the root of the container and returns where.
-pub(crate) fn mount_root(request: &RootFs, container_id: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn mount_root(rootfs: &RootFs, container_id: &str) -> Result<PathBuf, Failure> {
     let bundle = paths::bundle(container_id);
-    if !request.shared_dir.is_empty() {
-        return bind_shared(&request.shared_dir, &bundle);
+    match &rootfs.root {
+        Some(Root::Image(image)) => mount_image(image, &bundle, container_id),
+        Some(Root::SharedDir(dir)) => bind_shared(dir, &bundle),
+        Some(Root::Disk(disk)) => mount_as_it_is(disk, &bundle),
+        _ => Err(Failure::invalid("the request has no root file system")),
     }
-    if let Some(disk) = request.disk.as_ref() {
-        return mount_as_it_is(disk, &bundle);
-    }
-    let base = mount_disk(&request.base_disk, MsFlags::MS_RDONLY)?;
-    let layer = if request.scratch_disk.is_empty() {
+}
+
+/// Makes an overlay of an image's disk and a writable layer the root.
+fn mount_image(image: &ImageRoot, bundle: &Path, container_id: &str) -> Result<PathBuf, Failure> {
+    let base = mount_disk(&image.base_disk, MsFlags::MS_RDONLY)?;
+    let layer = if image.scratch_disk.is_empty() {
         let scratch = make_dir(bundle.join(SCRATCH))?;
         mount(Some("tmpfs"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|e| Failure::io("cannot mount a tmpfs to write to", &e.into()))?;
         scratch
     } else {
-        make_dir(mount_disk(&request.scratch_disk, MsFlags::empty())?.join(container_id))?
+        make_dir(mount_disk(&image.scratch_disk, MsFlags::empty())?.join(container_id))?
     };
     let upper = make_dir(layer.join("upper"))?;
     let work = make_dir(layer.join("work"))?;
     like(&base, &upper).map_err(|e| Failure::io("cannot prepare the writable layer", &e))?;
 
-    let root = make_dir(root_of(&bundle))?;
+    let root = make_dir(root_of(bundle))?;
     // None of these paths can hold a comma or a colon: serials and container ids are checked.
     let options =
         format!("lowerdir={},upperdir={},workdir={}", base.display(), upper.display(), work.display());
@@ -97,23 +101,26 @@ fn parse_options(options: &[String]) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
-/// The disks that were attached for this container alone: those that the machine was told of with it.
-pub(crate) fn own_disks(request: &RootFs) -> Vec<String> {
-    if request.devices.is_empty() {
-        return Vec::new();
-    }
-    let disks = [&request.base_disk, &request.scratch_disk];
-    disks.into_iter().filter(|serial| disk::check(serial).is_ok()).cloned().collect()
+/// The disks that an image's root is made of, from now on in use by one more container.
+pub(crate) fn hold_disks(rootfs: &RootFs) -> Vec<String> {
+    let Some(Root::Image(image)) = &rootfs.root else { return Vec::new() };
+    let disks = [&image.base_disk, &image.scratch_disk];
+    let disks: Vec<String> =
+        disks.into_iter().filter(|serial| disk::check(serial).is_ok()).cloned().collect();
+    disk::hold(&disks);
+    disks
 }
 
-/// Unmounts the root of a container, whether or not it was mounted completely, and its own disks, and forgets its bundle.
-pub(crate) fn remove(container_id: &str, own_disks: &[String]) -> io::Result<()> {
+/// Unmounts the root of a container, whether or not it was mounted completely, and those of its disks that no other
+/// container uses, and forgets its bundle.
+pub(crate) fn remove(container_id: &str, disks: &[String]) -> io::Result<()> {
     let bundle = paths::bundle(container_id);
+    let unused = disk::release(disks);
     for mounted in [ROOT, SCRATCH] {
         unmount(&bundle.join(mounted))?;
     }
-    for serial in own_disks {
-        unmount(&paths::disk(serial))?;
+    for serial in unused {
+        unmount(&paths::disk(&serial))?;
     }
     shared::forget(container_id)?;
     for dir in [bundle, PathBuf::from(format!("{}/{container_id}", paths::STATE))] {

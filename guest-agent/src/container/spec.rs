@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use husk_protocol::agent::Reason;
 use oci_spec::runtime::{Mount, Process, RootBuilder, Spec};
 
 use super::{
@@ -61,7 +62,10 @@ pub(crate) fn complete_process(process: &mut Process, root: &Root, user: &str) -
     } else {
         let User { uid, gid, groups, home } = user::resolve(root, user).map_err(|error| match error {
             UserError::Read { .. } => Failure::internal(error.to_string()),
-            _ => Failure::invalid(error.to_string()),
+            UserError::Range => Failure::invalid(error.to_string()),
+            UserError::UnknownUser(_) | UserError::UnknownGroup(_) => {
+                Failure::new(Reason::NO_SUCH_USER, error.to_string())
+            }
         })?;
         // With the primary group among them, as Docker has it: else a process could drop that group by a program with
         // another one, and with it a denial that files express by their group's mode.
@@ -169,13 +173,16 @@ mod tests {
 
     #[test]
     fn refuses_bad_specs_and_users() {
-        let kind = |result: Result<Spec, Failure>| result.unwrap_err().kind;
-        assert_eq!(kind(parse(b"{}")), crate::failure::Kind::InvalidArgument);
-        assert_eq!(kind(parse(br#"{"ociVersion":"1.0.0"}"#)), crate::failure::Kind::InvalidArgument);
+        let reason = |result: Result<Spec, Failure>| result.unwrap_err().reason;
+        assert_eq!(reason(parse(b"{}")), Reason::INVALID_REQUEST);
+        assert_eq!(reason(parse(br#"{"ociVersion":"1.0.0"}"#)), Reason::INVALID_REQUEST);
         let (_dir, spec) = completed(&json(ROOT_USER, "", false), "nobody", &[]);
         assert_eq!(
             spec.unwrap_err(),
-            Failure::invalid("unable to find user nobody: no matching entries in passwd file")
+            Failure::new(
+                Reason::NO_SUCH_USER,
+                "unable to find user nobody: no matching entries in passwd file"
+            )
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Which user a process runs as: what an image or a command line says, looked up in the container's own files.
 
-use std::io;
+use std::{collections::HashMap, io};
 
 use super::in_root::Root;
 
@@ -40,6 +40,16 @@ pub(crate) fn resolve(root: &Root, spec: &str) -> Result<User, UserError> {
         Err(source) => Err(UserError::Read { file, source }),
     };
     resolve_in(&read("/etc/passwd")?, &read("/etc/group")?, spec)
+}
+
+/// The names of user ids in the container's /etc/passwd, of each the first.
+pub(crate) fn names(root: &Root) -> HashMap<u32, String> {
+    let passwd = root.read("/etc/passwd", MAX_FILE).ok().flatten().unwrap_or_default();
+    let mut names = HashMap::new();
+    for account in String::from_utf8_lossy(&passwd).lines().filter_map(Account::parse) {
+        names.entry(account.id).or_insert_with(|| account.name.to_owned());
+    }
+    names
 }
 
 /// The home directory of a user id; `/` when it has none.

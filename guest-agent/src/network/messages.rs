@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use husk_base::Mac;
-
-use super::{
-    netlink::{Message, attributes},
-    plan::{Address, Neighbour, Route},
+use husk_base::{
+    Mac,
+    netlink::{Failed, Request, Socket, attributes, family, find, octets, read_ip, read_u32},
 };
+
+use super::plan::{Address, Neighbour, Route};
 
 /// <linux/rtnetlink.h>
 const RTNH_F_ONLINK: u32 = 4;
@@ -20,36 +20,10 @@ const ADDRESS: usize = 8;
 const ROUTE: usize = 12;
 const NEIGHBOUR: usize = 12;
 
-const DUMP: libc::c_int = libc::NLM_F_DUMP;
-const SET: libc::c_int = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-/// After those with the same destination and metric: the order that is asked for is the order of preference.
-const APPEND: libc::c_int = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    fn number(self) -> u8 {
-        // AF_INET and AF_INET6 are 2 and 10.
-        let number = match self {
-            Self::V4 => libc::AF_INET,
-            Self::V6 => libc::AF_INET6,
-        };
-        number.to_le_bytes()[0]
-    }
-
-    fn from_number(number: u8) -> Option<Self> {
-        [Self::V4, Self::V6].into_iter().find(|family| family.number() == number)
-    }
-}
+/// NLM_F_* of netlink(7): CREATE and REPLACE; CREATE and APPEND, after those with the same destination and
+/// metric, since the order that is asked for is the order of preference.
+const SET: u16 = 0x400 | 0x100;
+const APPEND: u16 = 0x400 | 0x800;
 
 /// An interface that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,23 +35,13 @@ pub(super) struct Link {
     pub(super) up: bool,
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+/// Whether a message is about IPv4; `None`: it is about neither IPv4 nor IPv6.
+fn is_ipv4(family: u8) -> Option<bool> {
+    match i32::from(family) {
+        libc::AF_INET => Some(true),
+        libc::AF_INET6 => Some(false),
         _ => None,
     }
-}
-
-fn word(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 fn link_body(index: u32, flags: u32, change: u32) -> [u8; LINK] {
@@ -88,18 +52,17 @@ fn link_body(index: u32, flags: u32, change: u32) -> [u8; LINK] {
     body
 }
 
-/// Lists the interfaces, without their statistics.
-pub(super) fn list_links() -> Message {
-    let mask = libc::RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
-    Message::new(libc::RTM_GETLINK, DUMP, &link_body(0, 0, 0)).attribute(libc::IFLA_EXT_MASK, &mask)
+/// Lists the interfaces.
+pub(super) fn list_links(socket: &Socket, each: impl FnMut(&[u8])) -> Result<(), Failed> {
+    socket.dump("list interfaces", libc::RTM_GETLINK, &[0; LINK], each)
 }
 
 /// Reads an entry of [`list_links`].
 pub(super) fn read_link(entry: &[u8]) -> Option<Link> {
     let (body, rest) = entry.split_at_checked(LINK)?;
-    let flags = word(&body[8..])?;
+    let flags = read_u32(&body[8..])?;
     let mut link = Link {
-        index: word(&body[4..])?,
+        index: read_u32(&body[4..])?,
         name: String::new(),
         mac: None,
         mtu: 0,
@@ -113,7 +76,7 @@ pub(super) fn read_link(entry: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => {
                 link.mac = value.try_into().ok().and_then(|octets| Mac::new(octets).ok());
             }
-            libc::IFLA_MTU => link.mtu = word(value)?,
+            libc::IFLA_MTU => link.mtu = read_u32(value)?,
             _ => {}
         }
     }
@@ -121,104 +84,102 @@ pub(super) fn read_link(entry: &[u8]) -> Option<Link> {
 }
 
 /// Gives an interface another name.
-pub(super) fn rename(index: u32, name: &str) -> Message {
-    let mut text = name.as_bytes().to_vec();
-    text.push(0);
-    Message::new(libc::RTM_NEWLINK, 0, &link_body(index, 0, 0)).attribute(libc::IFLA_IFNAME, &text)
+pub(super) fn rename(request: &mut Request, index: u32, name: &str) {
+    request.silent("rename interface", libc::RTM_NEWLINK, 0, &link_body(index, 0, 0), |attrs| {
+        attrs.text(libc::IFLA_IFNAME, name);
+    });
 }
 
 /// Brings an interface up, and before that sets its MTU, if there is one to set.
-pub(super) fn bring_up(index: u32, mtu: Option<u32>, no_arp: bool) -> Message {
+pub(super) fn bring_up(request: &mut Request, index: u32, mtu: Option<u32>, no_arp: bool) {
     let (up, arp) = (libc::IFF_UP.cast_unsigned(), libc::IFF_NOARP.cast_unsigned());
-    let flags = if no_arp { up | arp } else { up };
-    Message::new(libc::RTM_NEWLINK, 0, &link_body(index, flags, up | arp))
-        .optional(libc::IFLA_MTU, mtu.map(u32::to_ne_bytes))
+    let body = link_body(index, if no_arp { up | arp } else { up }, up | arp);
+    request.silent("bring interface up", libc::RTM_NEWLINK, 0, &body, |attrs| {
+        if let Some(mtu) = mtu {
+            attrs.u32(libc::IFLA_MTU, mtu);
+        }
+    });
 }
 
 /// Lists the addresses of all interfaces.
-pub(super) fn list_addresses() -> Message {
-    Message::new(libc::RTM_GETADDR, DUMP, &[0; ADDRESS])
+pub(super) fn list_addresses(socket: &Socket, each: impl FnMut(&[u8])) -> Result<(), Failed> {
+    socket.dump("list addresses", libc::RTM_GETADDR, &[0; ADDRESS], each)
 }
 
 /// Reads an entry of [`list_addresses`]: the interface's index and its address.
 pub(super) fn read_address(entry: &[u8]) -> Option<(u32, Address)> {
     let (body, rest) = entry.split_at_checked(ADDRESS)?;
-    let family = Family::from_number(body[0])?;
+    let ipv4 = is_ipv4(body[0])?;
     let (mut local, mut address) = (None, None);
     for (kind, value) in attributes(rest) {
         match kind {
-            libc::IFA_LOCAL => local = ip(value),
-            libc::IFA_ADDRESS => address = ip(value),
+            libc::IFA_LOCAL => local = read_ip(value),
+            libc::IFA_ADDRESS => address = read_ip(value),
             _ => {}
         }
     }
     let ip = local.or(address)?;
-    let scope = if family == Family::V4 { body[3] } else { 0 };
+    let scope = if ipv4 { body[3] } else { 0 };
     let peer = address.filter(|peer| *peer != ip);
-    Some((word(&body[4..])?, Address { ip, length: body[1], peer, scope }))
+    Some((read_u32(&body[4..])?, Address { ip, length: body[1], peer, scope }))
 }
 
 /// Adds an address. An IPv6 address can be used at once: nobody is asked whether it is taken.
-pub(super) fn add_address(index: u32, address: &Address) -> Message {
-    let family = Family::of(address.ip);
-    let mut body = [family.number(), address.length, 0, address.scope, 0, 0, 0, 0];
+pub(super) fn add_address(request: &mut Request, index: u32, address: &Address) {
+    let mut body = [family(address.ip), address.length, 0, address.scope, 0, 0, 0, 0];
     body[4..].copy_from_slice(&index.to_ne_bytes());
-    let broadcast = match (address.ip, address.peer) {
-        (IpAddr::V4(ip), None) if address.length < 31 => {
-            Some(Ipv4Addr::from(u32::from(ip) | (u32::MAX >> address.length)).octets())
+    request.silent("add address", libc::RTM_NEWADDR, SET, &body, |attrs| {
+        attrs.bytes(libc::IFA_LOCAL, &octets(address.ip));
+        attrs.bytes(libc::IFA_ADDRESS, &octets(address.peer.unwrap_or(address.ip)));
+        match (address.ip, address.peer) {
+            (IpAddr::V4(ip), None) if address.length < 31 => {
+                let broadcast = Ipv4Addr::from(u32::from(ip) | (u32::MAX >> address.length));
+                attrs.bytes(libc::IFA_BROADCAST, &broadcast.octets());
+            }
+            (IpAddr::V4(_), _) => {}
+            (IpAddr::V6(_), _) => attrs.u32(libc::IFA_FLAGS, IFA_F_NODAD),
         }
-        _ => None,
-    };
-    let flags = (family == Family::V6).then_some(IFA_F_NODAD.to_ne_bytes());
-    Message::new(libc::RTM_NEWADDR, SET, &body)
-        .attribute(libc::IFA_LOCAL, &octets(address.ip))
-        .attribute(libc::IFA_ADDRESS, &octets(address.peer.unwrap_or(address.ip)))
-        .optional(libc::IFA_BROADCAST, broadcast)
-        .optional(libc::IFA_FLAGS, flags)
+    });
 }
 
 /// Lists the routes of all tables.
-pub(super) fn list_routes() -> Message {
-    Message::new(libc::RTM_GETROUTE, DUMP, &[0; ROUTE])
+pub(super) fn list_routes(socket: &Socket, each: impl FnMut(&[u8])) -> Result<(), Failed> {
+    socket.dump("list routes", libc::RTM_GETROUTE, &[0; ROUTE], each)
 }
 
-/// Reads an entry of [`list_routes`]: the interface's index and its route. None for those that the kernel or a router
-/// made, and for those that have no interface or several.
+/// Reads an entry of [`list_routes`]: the interface's index and its route. None for those that the kernel or
+/// a router made, and for those that have no interface or several.
 pub(super) fn read_route(entry: &[u8]) -> Option<(u32, Route)> {
     let (body, rest) = entry.split_at_checked(ROUTE)?;
-    let family = Family::from_number(body[0])?;
+    let ipv4 = is_ipv4(body[0])?;
     if !matches!(body[5], libc::RTPROT_BOOT | libc::RTPROT_STATIC) {
         return None;
     }
     let mut route = Route {
-        destination: match family {
-            Family::V4 => IpAddr::from([0_u8; 4]),
-            Family::V6 => IpAddr::from([0_u8; 16]),
-        },
+        destination: if ipv4 { IpAddr::from([0_u8; 4]) } else { IpAddr::from([0_u8; 16]) },
         length: body[1],
         gateway: None,
         source: None,
         metric: 0,
         scope: body[6],
         kind: body[7],
-        onlink: word(&body[8..])? & RTNH_F_ONLINK != 0,
+        onlink: read_u32(&body[8..])? & RTNH_F_ONLINK != 0,
         mtu: None,
         table: u32::from(body[4]),
     };
     let mut index = None;
     for (kind, value) in attributes(rest) {
         match kind {
-            libc::RTA_DST => route.destination = ip(value)?,
-            libc::RTA_GATEWAY => route.gateway = ip(value),
+            libc::RTA_DST => route.destination = read_ip(value)?,
+            libc::RTA_GATEWAY => route.gateway = read_ip(value),
             // A family and an address of it.
-            libc::RTA_VIA => route.gateway = ip(value.get(2..)?),
-            libc::RTA_PREFSRC => route.source = ip(value),
-            libc::RTA_PRIORITY => route.metric = word(value)?,
-            libc::RTA_TABLE => route.table = word(value)?,
-            libc::RTA_OIF => index = word(value),
+            libc::RTA_VIA => route.gateway = read_ip(value.get(2..)?),
+            libc::RTA_PREFSRC => route.source = read_ip(value),
+            libc::RTA_PRIORITY => route.metric = read_u32(value)?,
+            libc::RTA_TABLE => route.table = read_u32(value)?,
+            libc::RTA_OIF => index = read_u32(value),
             libc::RTA_METRICS => {
-                route.mtu =
-                    attributes(value).find(|(kind, _)| *kind == RTAX_MTU).and_then(|(_, mtu)| word(mtu));
+                route.mtu = find(value, RTAX_MTU).and_then(read_u32);
             }
             _ => {}
         }
@@ -227,72 +188,83 @@ pub(super) fn read_route(entry: &[u8]) -> Option<(u32, Route)> {
 }
 
 /// Adds a route.
-pub(super) fn add_route(index: u32, route: &Route) -> Message {
-    let family = Family::of(route.destination);
+pub(super) fn add_route(request: &mut Request, index: u32, route: &Route) {
+    let family_of_route = family(route.destination);
     // Tables beyond a byte are told by the attribute alone.
     let table = u8::try_from(route.table).unwrap_or(libc::RT_TABLE_UNSPEC);
     let flags = if route.onlink { RTNH_F_ONLINK } else { 0 }.to_ne_bytes();
     let mut body = [0; ROUTE];
-    body[..2].copy_from_slice(&[family.number(), route.length]);
+    body[..2].copy_from_slice(&[family_of_route, route.length]);
     body[4..8].copy_from_slice(&[table, libc::RTPROT_STATIC, route.scope, route.kind]);
     body[8..].copy_from_slice(&flags);
-    let same_family = |gateway: &IpAddr| Family::of(*gateway) == family;
-    let via = route.gateway.filter(|gateway| !same_family(gateway)).map(|gateway| {
-        let mut via = u16::from(Family::of(gateway).number()).to_ne_bytes().to_vec();
-        via.extend_from_slice(&octets(gateway));
-        via
+    request.silent("add route", libc::RTM_NEWROUTE, APPEND, &body, |attrs| {
+        if route.length > 0 {
+            attrs.bytes(libc::RTA_DST, &octets(route.destination));
+        }
+        match route.gateway {
+            Some(gateway) if family(gateway) == family_of_route => {
+                attrs.bytes(libc::RTA_GATEWAY, &octets(gateway));
+            }
+            Some(gateway) => {
+                let mut via = u16::from(family(gateway)).to_ne_bytes().to_vec();
+                via.extend(octets(gateway));
+                attrs.bytes(libc::RTA_VIA, &via);
+            }
+            None => {}
+        }
+        if route.has_interface() {
+            attrs.u32(libc::RTA_OIF, index);
+        }
+        if let Some(source) = route.source {
+            attrs.bytes(libc::RTA_PREFSRC, &octets(source));
+        }
+        if route.metric != 0 {
+            attrs.u32(libc::RTA_PRIORITY, route.metric);
+        }
+        if let Some(mtu) = route.mtu {
+            attrs.nest(libc::RTA_METRICS, |attrs| attrs.u32(RTAX_MTU, mtu));
+        }
+        attrs.u32(libc::RTA_TABLE, route.table);
     });
-    let metrics = route.mtu.map(|mtu| {
-        let [a, b, c, d] = mtu.to_ne_bytes();
-        let ([l0, l1], [k0, k1]) = (8_u16.to_ne_bytes(), RTAX_MTU.to_ne_bytes());
-        [l0, l1, k0, k1, a, b, c, d]
-    });
-    Message::new(libc::RTM_NEWROUTE, APPEND, &body)
-        .optional(libc::RTA_DST, (route.length > 0).then(|| octets(route.destination)))
-        .optional(libc::RTA_GATEWAY, route.gateway.filter(same_family).map(octets))
-        .optional(libc::RTA_VIA, via)
-        .optional(libc::RTA_OIF, route.has_interface().then_some(index.to_ne_bytes()))
-        .optional(libc::RTA_PREFSRC, route.source.map(octets))
-        .optional(libc::RTA_PRIORITY, (route.metric != 0).then_some(route.metric.to_ne_bytes()))
-        .optional(libc::RTA_METRICS, metrics)
-        .attribute(libc::RTA_TABLE, &route.table.to_ne_bytes())
 }
 
 /// Lists the neighbours of all interfaces.
-pub(super) fn list_neighbours() -> Message {
-    Message::new(libc::RTM_GETNEIGH, DUMP, &[0; NEIGHBOUR])
+pub(super) fn list_neighbours(socket: &Socket, each: impl FnMut(&[u8])) -> Result<(), Failed> {
+    socket.dump("list neighbours", libc::RTM_GETNEIGH, &[0; NEIGHBOUR], each)
 }
 
-/// Reads an entry of [`list_neighbours`]: the interface's index and its neighbour. None for those that expire.
+/// Reads an entry of [`list_neighbours`]: the interface's index and its neighbour. None for those that
+/// expire.
 pub(super) fn read_neighbour(entry: &[u8]) -> Option<(u32, Neighbour)> {
     let (body, rest) = entry.split_at_checked(NEIGHBOUR)?;
-    Family::from_number(body[0])?;
+    is_ipv4(body[0])?;
     if u16::from_ne_bytes([body[8], body[9]]) & libc::NUD_PERMANENT == 0 {
         return None;
     }
     let (mut address, mut mac) = (None, None);
     for (kind, value) in attributes(rest) {
         match kind {
-            libc::NDA_DST => address = ip(value),
+            libc::NDA_DST => address = read_ip(value),
             libc::NDA_LLADDR => mac = value.try_into().ok(),
             _ => {}
         }
     }
-    Some((word(&body[4..])?, Neighbour { ip: address?, mac: mac? }))
+    Some((read_u32(&body[4..])?, Neighbour { ip: address?, mac: mac? }))
 }
 
 /// Sets a neighbour's entry.
-pub(super) fn set_neighbour(index: u32, neighbour: &Neighbour) -> Message {
+pub(super) fn set_neighbour(request: &mut Request, index: u32, neighbour: &Neighbour) {
     let mut body = [0; NEIGHBOUR];
-    body[0] = Family::of(neighbour.ip).number();
+    body[0] = family(neighbour.ip);
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     body[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
-    Message::new(libc::RTM_NEWNEIGH, SET, &body)
-        .attribute(libc::NDA_DST, &octets(neighbour.ip))
-        .attribute(libc::NDA_LLADDR, &neighbour.mac)
+    request.silent("set neighbour", libc::RTM_NEWNEIGH, SET, &body, |attrs| {
+        attrs.bytes(libc::NDA_DST, &octets(neighbour.ip));
+        attrs.bytes(libc::NDA_LLADDR, &neighbour.mac);
+    });
 }
 
 /// Removes what an entry of a list tells of; `kind` is the RTM_DEL* that belongs to the list.
-pub(super) fn remove(kind: u16, entry: &[u8]) -> Message {
-    Message::new(kind, 0, entry)
+pub(super) fn remove(request: &mut Request, kind: u16, entry: &[u8]) {
+    request.silent("remove entry", kind, 0, entry, |_| {});
 }

@@ -227,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::failure::Kind;
+    use husk_protocol::agent::Reason;
 
     fn message(change: impl FnOnce(&mut agent::Interface)) -> String {
         let mut interface = agent::Interface {
@@ -240,7 +240,7 @@ mod tests {
         change(&mut interface);
         let network = agent::Network { interfaces: vec![interface], ..Default::default() };
         let failure = interfaces(&network).unwrap_err();
-        assert_eq!(failure.kind, Kind::InvalidArgument);
+        assert_eq!(failure.reason, Reason::INVALID_REQUEST);
         failure.message
     }
 

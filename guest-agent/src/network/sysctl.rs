@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fs, io};
 
+use husk_protocol::agent::Reason;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::failure::Failure;
@@ -11,31 +12,31 @@ const ROOT: &str = "/proc/sys/net";
 /// What every interface gets before it comes up: no router may configure it, and its link-local address is good at once.
 const INTERFACE: [&str; 2] = ["accept_ra", "accept_dad"];
 
-/// Checks paths and values, and brings them into an order in which none undoes another: what is about all interfaces
-/// comes before what is about one.
-pub(super) fn checked(settings: &HashMap<String, String>) -> Result<Vec<(&str, &str)>, Failure> {
+/// Checks settings by name, and returns paths below [`ROOT`] and values in an order in which none undoes another: what is
+/// about all interfaces comes before what is about one.
+pub(super) fn checked(settings: &HashMap<String, String>) -> Result<Vec<(String, &str)>, Failure> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
     let mut checked = Vec::with_capacity(settings.len());
-    for (path, value) in settings {
-        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-        if !path.split('/').all(plain) {
-            return Err(Failure::invalid(format!("sysctls: not a path below {ROOT}: {path:?}")));
-        }
-        checked.push((path.as_str(), value.as_str()));
+    for (name, value) in settings {
+        let path = path_of(name).filter(|path| path.split('/').all(plain));
+        let path = path.ok_or_else(|| Failure::invalid(format!("not a sysctl below net: {name:?}")))?;
+        checked.push((path, value.as_str()));
     }
-    checked.sort_unstable_by_key(|(path, _)| {
+    checked.sort_by_cached_key(|(path, _)| {
         let parts = path.split('/').count();
         let general = path.contains("/all/") || path.contains("/default/");
-        (parts, !general, *path)
+        (parts, !general, path.clone())
     });
     Ok(checked)
 }
 
 /// Applies what [`checked`] returned.
-pub(super) fn apply(settings: &[(&str, &str)]) -> Result<(), Failure> {
+pub(super) fn apply(settings: &[(String, &str)]) -> Result<(), Failure> {
     for (path, value) in settings {
         write(path, value).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
-                Failure::not_found(format!("the guest's kernel has no setting {ROOT}/{path}"))
+                let message = format!("the guest's kernel has no setting {ROOT}/{path}");
+                Failure::new(Reason::NO_SUCH_SETTING, message)
             }
             io::ErrorKind::InvalidInput => {
                 Failure::invalid(format!("sysctls: {ROOT}/{path} can't be {value:?}: {error}"))
@@ -56,12 +57,12 @@ pub(crate) fn apply_of_container(spec: &mut Spec) -> Result<(), Failure> {
     }
     let Some(mut others) = linux.sysctl().clone() else { return Ok(()) };
     let mut ours = HashMap::new();
-    others.retain(|name, value| match path_of(name) {
-        Some(path) => {
-            ours.insert(path, std::mem::take(value));
-            false
+    others.retain(|name, value| {
+        let is_ours = path_of(name).is_some();
+        if is_ours {
+            ours.insert(name.clone(), std::mem::take(value));
         }
-        None => true,
+        !is_ours
     });
     apply(&checked(&ours)?)?;
     linux.set_sysctl(Some(others));
@@ -115,19 +116,32 @@ fn write(path: &str, value: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn settings(paths: &[&str]) -> HashMap<String, String> {
-        paths.iter().map(|path| ((*path).to_owned(), "1".to_owned())).collect()
+    fn settings(names: &[&str]) -> HashMap<String, String> {
+        names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect()
     }
 
     #[test]
     fn nothing_leaves_the_networks_settings() {
-        for path in
-            ["", "/etc/passwd", "../kernel/hostname", "ipv4/../../x", "ipv4//x", "ipv4/", "./x", "a\0b"]
-        {
-            let settings = settings(&[path]);
+        for name in [
+            "",
+            "net",
+            "net.",
+            "net..",
+            "net/",
+            "net//etc/passwd",
+            "net/../kernel/hostname",
+            "net/ipv4/../../x",
+            "net.ipv4..x",
+            "net.ipv4.",
+            "net/./x",
+            "net.a\0b",
+            "kernel.hostname",
+            "ipv4/ip_forward",
+        ] {
+            let settings = settings(&[name]);
             let failure = checked(&settings).unwrap_err();
-            assert_eq!(failure.kind, crate::failure::Kind::InvalidArgument);
-            assert_eq!(failure.message, format!("sysctls: not a path below /proc/sys/net: {path:?}"));
+            assert_eq!(failure.reason, Reason::INVALID_REQUEST);
+            assert_eq!(failure.message, format!("not a sysctl below net: {name:?}"));
         }
     }
 
@@ -148,12 +162,12 @@ mod tests {
     #[test]
     fn what_is_general_comes_first() {
         let settings = settings(&[
-            "ipv4/conf/a0/forwarding",
-            "ipv4/conf/all/forwarding",
-            "ipv4/ip_forward",
-            "ipv4/conf/eth0.1/x",
+            "net.ipv4.conf.a0.forwarding",
+            "net.ipv4.conf.all.forwarding",
+            "net.ipv4.ip_forward",
+            "net.ipv4.conf.eth0/1.x",
         ]);
-        let order: Vec<&str> = checked(&settings).unwrap().into_iter().map(|(path, _)| path).collect();
+        let order: Vec<String> = checked(&settings).unwrap().into_iter().map(|(path, _)| path).collect();
         assert_eq!(
             order,
             ["ipv4/ip_forward", "ipv4/conf/all/forwarding", "ipv4/conf/a0/forwarding", "ipv4/conf/eth0.1/x"]

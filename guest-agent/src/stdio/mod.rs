@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use husk_protocol::{StdioKind, StreamHello, agent::Stdio as Request, port};
+use husk_protocol::{StdioKind, StreamHello, StreamName, StreamToken, agent::Stdio as Request, port};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -96,6 +96,7 @@ pub(crate) fn pipes(request: &Request) -> io::Result<(AgentEnds, ChildEnds)> {
 pub(crate) async fn dial(
     dial: &Dial,
     request: &Request,
+    token: &StreamToken,
     container_id: &str,
     exec_id: &str,
 ) -> io::Result<Streams> {
@@ -104,7 +105,8 @@ pub(crate) async fn dial(
         if !wanted {
             return Ok(None);
         }
-        let hello = StreamHello { container_id: container_id.to_owned(), exec_id: exec_id.to_owned(), kind };
+        let name = StreamName { container_id: container_id.to_owned(), exec_id: exec_id.to_owned(), kind };
+        let hello = StreamHello { token: token.clone(), name };
         let mut stream = dial(port).await?;
         stream.write_all(hello.to_string().as_bytes()).await?;
         Ok::<_, io::Error>(Some(stream))

@@ -1,8 +1,11 @@
 //! Life and confinement of containers.
 
-use husk_protocol::agent::{Empty, SetupSandboxRequest, SignalRequest};
+use husk_protocol::{
+    agent::{Empty, Reason, RootFs, SetupSandboxRequest, SignalRequest},
+    failure::reason,
+};
 
-use super::guest::{Guest, container, context, exec, id, in_guest, request, sh, spec};
+use super::guest::{Guest, base_root, container, context, exec, id, in_guest, request, setup, sh, spec};
 
 macro_rules! guest_tests {
     ($($(#[$meta:meta])* async fn $name:ident($guest:ident: Guest) $body:block)*) => {
@@ -60,17 +63,16 @@ guest_tests! {
     }
 
     async fn tells_what_it_cannot_execute(guest: Guest) {
-        for (program, start) in [
-            ("none", "executable not found: "),
-            ("/bin/none", "executable not found: "),
-            ("text", "executable not found: "),
-            ("", "executable not found: "),
-            ("/bin/text", "executable not permitted: "),
-            ("/bin", "executable not permitted: "),
+        for (program, why) in [
+            ("none", Reason::EXECUTABLE_NOT_FOUND),
+            ("/bin/none", Reason::EXECUTABLE_NOT_FOUND),
+            ("text", Reason::EXECUTABLE_NOT_FOUND),
+            ("", Reason::EXECUTABLE_NOT_FOUND),
+            ("/bin/text", Reason::EXECUTABLE_NOT_PERMITTED),
+            ("/bin", Reason::EXECUTABLE_NOT_PERMITTED),
         ] {
-            let (code, text) = message(guest.create(&request(&spec(&[program]))).await);
-            assert_eq!(code, ttrpc::Code::INVALID_ARGUMENT, "{program}: {text}");
-            assert!(text.starts_with(start), "{program}: {text}");
+            let error = guest.create(&request(&spec(&[program]))).await.unwrap_err();
+            assert_eq!(reason(&error), why, "{program}: {error}");
         }
         // Found, but the kernel refuses: the container was created, so this is how it ends.
         for (program, code) in [("/bin/script", 127), ("/bin/garbage", 126)] {
@@ -84,20 +86,27 @@ guest_tests! {
     async fn refuses_bad_requests(guest: Guest) {
         let mut bad = sh("true");
         bad.user = "nobody".into();
-        let (code, text) = message(guest.create(&bad).await);
-        assert_eq!(code, ttrpc::Code::INVALID_ARGUMENT);
-        assert_eq!(text, "unable to find user nobody: no matching entries in passwd file");
+        let error = guest.create(&bad).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::NO_SUCH_USER);
+        assert_eq!(message::<()>(Err(error)).1, "unable to find user nobody: no matching entries in passwd file");
         let mut bad = sh("true");
-        bad.rootfs.as_mut().unwrap().base_disk = "none".into();
-        let (code, text) = message(guest.create(&bad).await);
-        assert_eq!((code, text.as_str()), (ttrpc::Code::NOT_FOUND, "no disk with serial \"none\""));
+        let mut root = base_root();
+        root.mut_image().base_disk = "none".into();
+        bad.rootfs = Some(root).into();
+        let error = guest.create(&bad).await.unwrap_err();
+        assert_eq!(reason(&error), Reason::NO_SUCH_DEVICE);
+        assert_eq!(message::<()>(Err(error)).1, "no disk with serial \"none\"");
+        let mut bad = sh("true");
+        bad.rootfs = Some(RootFs::default()).into();
+        assert_eq!(reason(&guest.create(&bad).await.unwrap_err()), Reason::INVALID_REQUEST);
         let mut bad = sh("true");
         bad.spec_json = b"{".to_vec();
         assert_eq!(message(guest.create(&bad).await).0, ttrpc::Code::INVALID_ARGUMENT);
         let mut bad = sh("true");
         bad.container_id = "../x".into();
         assert_eq!(message(guest.create(&bad).await).0, ttrpc::Code::INVALID_ARGUMENT);
-        assert_eq!(message(guest.api.stats(context(), &container()).await).0, ttrpc::Code::NOT_FOUND);
+        let missing = guest.api.stats(context(), &container()).await.unwrap_err();
+        assert_eq!(reason(&missing), Reason::NO_SUCH_CONTAINER);
         // None of this stands in the way of a good one.
         assert_eq!(guest.run(&sh("true")).await.0, 0);
         assert_eq!(message(guest.create(&sh("true")).await).0, ttrpc::Code::ALREADY_EXISTS);
@@ -168,13 +177,14 @@ guest_tests! {
         let (code, out) = guest.exec(&as_www).await.unwrap();
         assert_eq!((code, out.as_str()), (0, "33\nCapEff:\t0000000000000000\nx\n"));
 
-        for (program, start) in
-            [("none", "executable not found: "), ("/bin/text", "executable not permitted: "),
-             ("/bin/script", "executable not found: "), ("/bin/garbage", "executable not permitted: ")]
-        {
-            let (code, text) = message(guest.exec(&exec("bad", &[program])).await);
-            assert_eq!(code, ttrpc::Code::INVALID_ARGUMENT, "{program}: {text}");
-            assert!(text.starts_with(start), "{program}: {text}");
+        for (program, why) in [
+            ("none", Reason::EXECUTABLE_NOT_FOUND),
+            ("/bin/text", Reason::EXECUTABLE_NOT_PERMITTED),
+            ("/bin/script", Reason::EXECUTABLE_NOT_FOUND),
+            ("/bin/garbage", Reason::EXECUTABLE_NOT_PERMITTED),
+        ] {
+            let error = guest.exec(&exec("bad", &[program])).await.unwrap_err();
+            assert_eq!(reason(&error), why, "{program}: {error}");
         }
         assert_eq!(message(guest.exec(&exec("e1", &["true"])).await).0, ttrpc::Code::ALREADY_EXISTS);
         // What is still running ends with the container.
@@ -196,10 +206,18 @@ guest_tests! {
     async fn names_the_sandbox(guest: Guest) {
         let request = SetupSandboxRequest {
             hostname: "pod".into(), hosts: "1.2.3.4 pod\n".into(), resolv_conf: "nameserver 1.1.1.1\n".into(),
-            ..Default::default()
+            ..setup()
         };
-        let bad = SetupSandboxRequest { hostname: "a/b".into(), ..Default::default() };
-        assert_eq!(message(guest.api.setup_sandbox(context(), &bad).await).0, ttrpc::Code::INVALID_ARGUMENT);
+        let early = guest.api.create_container(context(), &sh("true")).await.unwrap_err();
+        assert_eq!(reason(&early), Reason::WRONG_STATE, "{early}");
+        for bad in [
+            SetupSandboxRequest { hostname: "a/b".into(), ..setup() },
+            SetupSandboxRequest { hostname: "pod".into(), ..Default::default() },
+            SetupSandboxRequest { stream_token: "0123".into(), ..request.clone() },
+        ] {
+            let refused = guest.api.setup_sandbox(context(), &bad).await.unwrap_err();
+            assert_eq!(reason(&refused), Reason::INVALID_REQUEST, "{refused}");
+        }
         guest.api.setup_sandbox(context(), &request).await.unwrap();
         let mut spec = spec(&["sh", "-c", "hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf"]);
         spec["linux"]["namespaces"] = serde_json::json!([{"type": "pid"}, {"type": "mount"}]);

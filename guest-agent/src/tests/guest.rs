@@ -12,8 +12,11 @@ use std::{
 };
 
 use husk_protocol::{
-    StdioKind, StreamHello,
-    agent::{ContainerRef, CreateContainerRequest, ExecRequest, ProcessRef, RootFs, Stdio, WaitResponse},
+    StdioKind, StreamHello, StreamName,
+    agent::{
+        ContainerRef, CreateContainerRequest, ExecRequest, ImageRoot, ProcessRef, Reason, RootFs,
+        SetupSandboxRequest, Stdio, WaitResponse, root_fs::Root,
+    },
     agent_ttrpc::AgentClient,
     port,
 };
@@ -31,6 +34,10 @@ use ttrpc::{r#async::transport::Socket, context::Context};
 
 use crate::stdio::{Dial, Stream};
 
+/// What stands for an image's disk.
+pub(super) const BASE: &str = "/run/base";
+/// The token that the tests' sandboxes have.
+pub(super) const TOKEN: &str = "00112233445566778899aabbccddeeff";
 const INSIDE: &str = "HUSK_AGENT_TEST_INSIDE";
 
 /// The test's container: an id of its own, since the machine's cgroups are everybody's.
@@ -74,7 +81,7 @@ pub(super) fn in_guest<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Gue
     }
 }
 
-/// What the agent's init would mount, and a base disk that is mounted already.
+/// What the agent's init would mount, and what stands for an image's disk.
 fn prepare() -> io::Result<()> {
     let none = None::<&str>;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
@@ -84,9 +91,9 @@ fn prepare() -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let base = crate::paths::disk("base");
-    std::fs::create_dir_all(&base)?;
-    mount(Some("tmpfs"), &base, Some("tmpfs"), MsFlags::empty(), none)?;
+    let base = std::path::Path::new(BASE);
+    std::fs::create_dir_all(base)?;
+    mount(Some("tmpfs"), base, Some("tmpfs"), MsFlags::empty(), none)?;
     for dir in ["bin", "etc", "tmp", "root", "home/www", "proc", "dev", "sys"] {
         std::fs::create_dir_all(base.join(dir))?;
     }
@@ -173,7 +180,9 @@ impl Guest {
                 let (accepted, arrived) = (Arc::clone(&accepted), arrived.clone());
                 tokio::spawn(async move {
                     let hello = read_hello(&mut stream).await;
-                    accepted.lock().unwrap().insert((hello.exec_id, hello.kind), stream);
+                    assert_eq!(hello.token, TOKEN.parse().unwrap());
+                    let StreamName { exec_id, kind, .. } = hello.name;
+                    accepted.lock().unwrap().insert((exec_id, kind), stream);
                     let _ = arrived.send(());
                 });
             }
@@ -191,7 +200,13 @@ impl Guest {
         }
     }
 
+    /// Creates a container, in a sandbox that is set up, with the base disk mounted.
     pub(super) async fn create(&self, request: &CreateContainerRequest) -> ttrpc::Result<()> {
+        let set_up = SetupSandboxRequest { hostname: "test".into(), ..setup() };
+        if let Err(error) = self.api.setup_sandbox(context(), &set_up).await {
+            assert_eq!(husk_protocol::failure::reason(&error), Reason::WRONG_STATE);
+        }
+        mount_base();
         self.api.create_container(context(), request).await.map(drop)
     }
 
@@ -238,6 +253,15 @@ impl Guest {
     }
 }
 
+/// Mounts the base disk where the agent would, unless it is mounted: its last container takes it away.
+fn mount_base() {
+    let disk = crate::paths::disk("base");
+    std::fs::create_dir_all(&disk).unwrap();
+    if !disk.join("bin").exists() {
+        mount(Some(BASE), &disk, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+}
+
 async fn read_hello(stream: &mut UnixStream) -> StreamHello {
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
@@ -253,6 +277,17 @@ pub(super) fn context() -> Context {
 
 pub(super) fn container() -> ContainerRef {
     ContainerRef { container_id: id(), ..Default::default() }
+}
+
+/// What every set-up of a sandbox has.
+pub(super) fn setup() -> SetupSandboxRequest {
+    SetupSandboxRequest { stream_token: TOKEN.into(), ..Default::default() }
+}
+
+/// A root above the base disk.
+pub(super) fn base_root() -> RootFs {
+    let image = ImageRoot { base_disk: "base".into(), ..Default::default() };
+    RootFs { root: Some(Root::Image(image)), ..Default::default() }
 }
 
 pub(super) fn stdio() -> Stdio {
@@ -294,7 +329,7 @@ pub(super) fn request(spec: &serde_json::Value) -> CreateContainerRequest {
     CreateContainerRequest {
         container_id: id(),
         spec_json: spec.to_string().into_bytes(),
-        rootfs: Some(RootFs { base_disk: "base".into(), ..Default::default() }).into(),
+        rootfs: Some(base_root()).into(),
         stdio: Some(stdio()).into(),
         ..Default::default()
     }

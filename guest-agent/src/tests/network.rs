@@ -2,13 +2,15 @@
 
 use std::process::Command;
 
-use husk_protocol::agent::{Address, Interface, Neighbour, Network, Route, SetupSandboxRequest};
+use husk_protocol::agent::{
+    Address, Interface, Neighbour, Network, PlugInRequest, Route, SetupSandboxRequest,
+};
 use serde_json::Value;
 use ttrpc::Code;
 
 use super::{
     containers::{guest_tests, message},
-    guest::{Guest, context, in_guest, request, spec},
+    guest::{Guest, context, in_guest, request, setup, spec},
 };
 
 /// Runs ip(8).
@@ -100,17 +102,20 @@ fn described(mac: &str) -> Network {
         neighbours: vec![neighbour("10.1.2.1", 1), neighbour("fe80::1", 2)],
         ..Default::default()
     };
-    let sysctls =
-        [("ipv4/ip_forward", "1"), ("ipv4/conf/eth0/rp_filter", "2"), ("ipv6/conf/eth0/hop_limit", "9")];
+    let sysctls = [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv4.conf.eth0.rp_filter", "2"),
+        ("net.ipv6.conf.eth0.hop_limit", "9"),
+    ];
     Network {
         interfaces: vec![interface],
-        sysctls: sysctls.map(|(path, value)| (path.to_owned(), value.to_owned())).into(),
+        sysctls: sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         ..Default::default()
     }
 }
 
 fn set_up(network: Network) -> SetupSandboxRequest {
-    SetupSandboxRequest { hostname: "pod".into(), network: Some(network).into(), ..Default::default() }
+    SetupSandboxRequest { hostname: "pod".into(), network: Some(network).into(), ..setup() }
 }
 
 fn setting(path: &str) -> String {
@@ -240,15 +245,16 @@ guest_tests! {
         let (code, text) = refused(|n| n.interfaces[0].name = "other".into()).await;
         assert_eq!((code, text.as_str()),
             (Code::ALREADY_EXISTS, "another network device is called \"other\" already"));
-        let (code, _) = refused(|n| drop(n.sysctls.insert("../kernel/hostname".into(), "x".into()))).await;
+        let (code, _) = refused(|n| drop(n.sysctls.insert("net/../kernel/hostname".into(), "x".into()))).await;
         assert_eq!(code, Code::INVALID_ARGUMENT);
         // No driver takes this for a place.
-        let (_, text) = refused(|n| n.devices.push("nowhere".into())).await;
+        let nowhere = PlugInRequest { devices: vec!["nowhere".into()], ..Default::default() };
+        let (_, text) = message(guest.api.plug_in(context(), &nowhere).await);
         assert!(text.starts_with("cannot plug in the device \"nowhere\": "), "{text}");
         // So far nothing has happened.
         assert!(!list("link show dev old")[0]["flags"].as_array().unwrap().contains(&"UP".into()));
 
-        let (code, text) = refused(|n| drop(n.sysctls.insert("ipv4/none".into(), "x".into()))).await;
+        let (code, text) = refused(|n| drop(n.sysctls.insert("net.ipv4.none".into(), "x".into()))).await;
         assert_eq!((code, text.as_str()),
             (Code::NOT_FOUND, "the guest's kernel has no setting /proc/sys/net/ipv4/none"));
         let (code, text) = refused(|n| n.interfaces[0].routes[0].gateway = "10.200.0.1".into()).await;

@@ -4,14 +4,14 @@ use std::{fs, path::Path};
 
 use husk_protocol::{
     StdioKind,
-    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs, Sysctls},
+    agent::{ContainerRef, CreateContainerRequest, ProcessRef, RootFs, Sysctls, root_fs::Root},
     shared,
 };
 use nix::mount::{MsFlags, mount};
 
 use super::{
     containers::{guest_tests, message},
-    guest::{Guest, container, context, exec, id, in_guest, request, sh, spec},
+    guest::{BASE, Guest, container, context, exec, id, in_guest, request, sh, spec},
 };
 
 const NONE: Option<&str> = None;
@@ -21,18 +21,22 @@ fn share() -> String {
     let own = format!("{}/{}", shared::PATH, id());
     fs::create_dir_all(shared::PATH).unwrap();
     mount(Some("tmpfs"), shared::PATH, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
-    for (source, target) in [(crate::paths::disk("base"), "rootfs"), ("/run/data".into(), "mounts/0")] {
+    for (source, target) in [(BASE, "rootfs"), ("/run/data", "mounts/0")] {
         let target = Path::new(&own).join(target);
-        for path in [&source, &target] {
+        for path in [Path::new(source), &target] {
             fs::create_dir_all(path).unwrap();
         }
-        mount(Some(&source), &target, NONE, MsFlags::MS_BIND, NONE).unwrap();
+        mount(Some(source), &target, NONE, MsFlags::MS_BIND, NONE).unwrap();
     }
     own
 }
 
+fn shared_dir(dir: String) -> RootFs {
+    RootFs { root: Some(Root::SharedDir(dir)), ..Default::default() }
+}
+
 fn shared_root() -> RootFs {
-    RootFs { shared_dir: format!("{}/rootfs", id()), ..Default::default() }
+    shared_dir(format!("{}/rootfs", id()))
 }
 
 fn mounts_below(path: &str) -> usize {
@@ -54,7 +58,7 @@ guest_tests! {
         // A user without groups has none, whatever /etc/group says.
         assert_eq!(out, "of the host0\n", "{err}");
         assert_eq!(fs::read_to_string("/run/data/made").unwrap(), "x\n");
-        assert_eq!(fs::read_to_string(crate::paths::disk("base").join("tmp/y")).unwrap(), "y\n");
+        assert_eq!(fs::read_to_string(Path::new(BASE).join("tmp/y")).unwrap(), "y\n");
         assert_eq!(mounts_below(&own), 2);
         guest.delete().await;
         assert_eq!(mounts_below(&own), 0);
@@ -62,7 +66,7 @@ guest_tests! {
 
         for bad in ["../etc", "/etc", "none/rootfs"] {
             let mut request = sh("true");
-            request.rootfs = Some(RootFs { shared_dir: bad.into(), ..Default::default() }).into();
+            request.rootfs = Some(shared_dir(bad.to_owned())).into();
             assert!(guest.create(&request).await.is_err(), "{bad}");
         }
     }
@@ -118,7 +122,12 @@ guest_tests! {
         let list = guest.api.list_processes(context(), &container()).await.unwrap().processes;
         let execs: Vec<_> = list.iter().filter(|process| process.exec_id == "e").map(|process| process.pid).collect();
         assert_eq!(execs, [created.pid]);
-        assert!(list.iter().any(|process| process.exec_id.is_empty()));
+        let first = list.iter().find(|process| process.exec_id.is_empty()).unwrap();
+        assert!(first.command.starts_with("sh -c echo ready; "), "{first}");
+        let exec_process = list.iter().find(|process| process.exec_id == "e").unwrap();
+        assert_eq!((exec_process.command.as_str(), exec_process.ppid), ("sleep 1000", std::process::id()));
+        assert_eq!((exec_process.uid, exec_process.user.as_str(), exec_process.tty.as_str()), (0, "root", ""));
+        assert!(exec_process.started_unix_ms >= first.started_unix_ms && first.started_unix_ms > 1_600_000_000_000);
 
         guest.api.pause(context(), &container()).await.unwrap();
         let used = async || guest.api.stats(context(), &container()).await.unwrap().cpu_usage_us;

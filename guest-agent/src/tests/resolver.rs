@@ -14,7 +14,7 @@ use ttrpc::Code;
 
 use super::{
     containers::{guest_tests, message},
-    guest::{Guest, context, in_guest},
+    guest::{Guest, context, in_guest, setup},
     network::ip,
 };
 
@@ -102,8 +102,7 @@ async fn set_up(guest: &Guest, upstreams: &[&str]) -> ttrpc::Result<husk_protoco
     let table = names(&[("Web", &["10.0.0.2", "10.0.0.3", "fd00::2"]), ("db.net1", &["10.0.0.4"])]);
     let upstreams = upstreams.iter().map(|u| (*u).to_owned()).collect();
     let resolver = Resolver { upstreams, names: Some(table).into(), ..Default::default() };
-    let request =
-        SetupSandboxRequest { hostname: "pod".into(), resolver: Some(resolver).into(), ..Default::default() };
+    let request = SetupSandboxRequest { hostname: "pod".into(), resolver: Some(resolver).into(), ..setup() };
     guest.api.setup_sandbox(context(), &request).await
 }
 
@@ -204,7 +203,7 @@ guest_tests! {
         ip("link set lo up");
         let resolver = Resolver { by_host: true, ..Default::default() };
         let request =
-            SetupSandboxRequest { hostname: "pod".into(), resolver: Some(resolver).into(), ..Default::default() };
+            SetupSandboxRequest { hostname: "pod".into(), resolver: Some(resolver).into(), ..setup() };
         guest.api.setup_sandbox(context(), &request).await.unwrap();
         assert_eq!(ask("example.com", A).await, (0, octets(&["192.0.2.7"])));
     }
@@ -263,7 +262,7 @@ guest_tests! {
         let (code, text) = message(set_up(&guest, &["127.0.0.11"]).await);
         assert_eq!((code, text.as_str()), (Code::INVALID_ARGUMENT,
             "resolver.upstreams[0] is not the IP address of a server: \"127.0.0.11\""));
-        let request = SetupSandboxRequest { hostname: "pod".into(), ..Default::default() };
+        let request = SetupSandboxRequest { hostname: "pod".into(), ..setup() };
         guest.api.setup_sandbox(context(), &request).await.unwrap();
         assert_eq!(TcpStream::connect(RESOLVER).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         let refused = guest.api.update_names(context(), &names(&[])).await;

@@ -36,7 +36,8 @@ pub(crate) fn apply_layer(
             TarError::Io(error) => Reason::stream(error),
         })?;
         let Some(entry) = entry else { break };
-        apply_entry(&mut tree, &entry, &mut tar).map_err(|reason| LayerError::at(&entry.path, reason))?;
+        apply_entry(&mut tree, &entry, &mut tar)
+            .map_err(|reason| LayerError::at(&entry.path, reason.on(root)))?;
     }
     tree.leave()?;
     let actual = tar.into_drained().map_err(Reason::stream)?.into_inner().finish();

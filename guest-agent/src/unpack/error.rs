@@ -1,26 +1,16 @@
-//! What can go wrong, and who is to blame for it.
+//! What can go wrong, and the reason that the host receives.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use husk_protocol::agent;
+use rustix::fs::fstatvfs;
 use rustix::io::Errno;
 use thiserror::Error;
 
 /// Longest part of an entry's path that an error shows, in bytes.
 const SHOWN_PATH: usize = 256;
-
-/// Whose fault an [`UnpackError`] is; the agent's API turns it into a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    /// The layer is damaged, or breaks the rules of tar or of OCI layers.
-    DataLoss,
-    /// The target disk is full.
-    ResourceExhausted,
-    /// A device, the file system or the agent failed.
-    Internal,
-    /// The caller asked for something meaningless.
-    InvalidArgument,
-}
 
 /// Failure to unpack an image.
 #[derive(Debug, Error)]
@@ -48,12 +38,12 @@ pub(crate) enum UnpackError {
 }
 
 impl UnpackError {
-    /// Whose fault it is.
-    pub(crate) fn code(&self) -> Code {
+    /// The API's reason.
+    pub(crate) fn api_reason(&self) -> agent::Reason {
         match self {
-            Self::Layer { error, .. } => error.code(),
-            Self::Target { errno, .. } if is_full(*errno) => Code::ResourceExhausted,
-            Self::Target { .. } => Code::Internal,
+            Self::Layer { error, .. } => error.api_reason(),
+            Self::Target { errno, .. } if is_full(*errno) => agent::Reason::DISK_FULL,
+            Self::Target { .. } => agent::Reason::UNSPECIFIED,
         }
     }
 }
@@ -76,18 +66,19 @@ impl LayerError {
         Self { entry: Some(format!("{}{dots}", shown.escape_ascii())), reason }
     }
 
-    /// Whose fault it is.
-    pub(crate) fn code(&self) -> Code {
+    /// The API's reason.
+    pub(crate) fn api_reason(&self) -> agent::Reason {
         match &self.reason {
             Reason::Malformed { .. } | Reason::Rule(_) | Reason::Truncated | Reason::Digest { .. } => {
-                Code::DataLoss
+                agent::Reason::DAMAGED_LAYER
             }
-            Reason::DiffId => Code::InvalidArgument,
+            Reason::DiffId => agent::Reason::INVALID_REQUEST,
             // An errno comes from the device; anything else was made up by a decompressor.
-            Reason::Stream(error) if error.raw_os_error().is_some() => Code::Internal,
-            Reason::Stream(_) => Code::DataLoss,
-            Reason::Open(_) => Code::Internal,
-            Reason::System { errno, .. } => code_of(*errno),
+            Reason::Stream(error) if error.raw_os_error().is_some() => agent::Reason::UNSPECIFIED,
+            Reason::Stream(_) => agent::Reason::DAMAGED_LAYER,
+            Reason::Inodes { .. } => agent::Reason::OUT_OF_INODES,
+            Reason::Open(_) => agent::Reason::UNSPECIFIED,
+            Reason::System { errno, .. } => reason_of(*errno),
         }
     }
 }
@@ -132,6 +123,12 @@ pub(crate) enum Reason {
     /// The diff id is not a SHA-256 digest.
     #[error("diff id must be \"sha256:\" and 64 lower-case hexadecimal digits")]
     DiffId,
+    /// The target has no inode left, and perhaps space.
+    #[error("can't {action}: the disk has no inodes left, the image has too many files for it")]
+    Inodes {
+        /// What was tried, as a verb.
+        action: &'static str,
+    },
     /// A system call on the target failed.
     #[error("can't {action}: {errno}")]
     System {
@@ -148,6 +145,18 @@ impl Reason {
         move |errno| Self::System { action, errno }
     }
 
+    /// Tells a target without inodes from one without space: the kernel has one errno for both.
+    pub(super) fn on(self, target: BorrowedFd<'_>) -> Self {
+        match self {
+            Self::System { action, errno: Errno::NOSPC }
+                if fstatvfs(target).is_ok_and(|usage| usage.f_files > 0 && usage.f_ffree == 0) =>
+            {
+                Self::Inodes { action }
+            }
+            other => other,
+        }
+    }
+
     /// Sorts a reader's errors.
     pub(super) fn stream(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof { Self::Truncated } else { Self::Stream(error) }
@@ -159,9 +168,9 @@ fn is_full(errno: Errno) -> bool {
 }
 
 /// A layer chooses names, types and values; the errors it can provoke by that are the layer's fault.
-fn code_of(errno: Errno) -> Code {
+fn reason_of(errno: Errno) -> agent::Reason {
     match errno {
-        _ if is_full(errno) => Code::ResourceExhausted,
+        _ if is_full(errno) => agent::Reason::DISK_FULL,
         Errno::NAMETOOLONG
         | Errno::LOOP
         | Errno::NOTDIR
@@ -171,7 +180,7 @@ fn code_of(errno: Errno) -> Code {
         | Errno::INVAL
         | Errno::MLINK
         | Errno::RANGE
-        | Errno::TOOBIG => Code::DataLoss,
-        _ => Code::Internal,
+        | Errno::TOOBIG => agent::Reason::DAMAGED_LAYER,
+        _ => agent::Reason::UNSPECIFIED,
     }
 }

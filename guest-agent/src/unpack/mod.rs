@@ -35,8 +35,7 @@ use error::{LayerError, Reason};
 use target::Target;
 
 pub(crate) use compression::Compression;
-pub(crate) use error::{Code, UnpackError};
-pub(crate) use target::Summary;
+pub(crate) use error::UnpackError;
 
 /// One layer to unpack.
 #[derive(Debug, Clone)]
@@ -60,7 +59,7 @@ pub(crate) fn unpack(
     layers: Vec<Layer>,
     target_dev: &Path,
     read_bytes: &AtomicU64,
-) -> Result<Summary, UnpackError> {
+) -> Result<(), UnpackError> {
     let total = layers.len();
     let numbered = |index| move |error| UnpackError::Layer { number: index + 1, total, error };
     let mut diff_ids = Vec::with_capacity(total);

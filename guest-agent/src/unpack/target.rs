@@ -13,15 +13,6 @@ use super::error::UnpackError;
 /// Where the disk is mounted meanwhile; nothing else in the guest knows of it.
 const MOUNT_POINT: &str = "/run/husk/unpack";
 
-/// What an unpacked image takes up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Summary {
-    /// Space used on the disk, in bytes, the file system's own not included.
-    pub(crate) used_bytes: u64,
-    /// Inodes used on the disk.
-    pub(crate) used_inodes: u64,
-}
-
 /// A mounted target disk. Dropping it unmounts it, without a word on whether its contents are safe.
 pub(super) struct Target {
     device: PathBuf,
@@ -57,19 +48,14 @@ impl Target {
     }
 
     /// Writes everything to the disk and unmounts it.
-    pub(super) fn finish(mut self) -> Result<Summary, UnpackError> {
+    pub(super) fn finish(mut self) -> Result<(), UnpackError> {
         let root = self.root()?;
         fs::syncfs(root).map_err(|errno| failed("write", &self.device, errno))?;
-        let usage = fs::fstatvfs(root).map_err(|errno| failed("examine", &self.device, errno))?;
-        let summary = Summary {
-            used_bytes: usage.f_blocks.saturating_sub(usage.f_bfree).saturating_mul(usage.f_frsize),
-            used_inodes: usage.f_files.saturating_sub(usage.f_ffree),
-        };
         self.root = None;
         unmount(MOUNT_POINT, UnmountFlags::NOFOLLOW)
             .map_err(|errno| failed("unmount", &self.device, errno))?;
         self.mounted = false;
-        Ok(summary)
+        Ok(())
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_protocol::agent::{Name, Names};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -24,7 +23,7 @@ const MAX_NAMES: usize = 64;
 const SHORT_ID: usize = 12;
 
 /// Addresses by name, in lower case.
-type Table = BTreeMap<String, BTreeSet<IpAddr>>;
+pub type Names = BTreeMap<String, BTreeSet<IpAddr>>;
 
 /// The names on some networks.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ pub struct NameTable {
     networks: Networks,
     watched: Vec<Definition>,
     events: AsyncFd<Events>,
-    last: Table,
+    last: Names,
 }
 
 #[derive(Debug)]
@@ -85,7 +84,7 @@ impl NameTable {
         let events = unsafe { AsyncFd::register_with_interest(Events(inotify), Interest::READABLE) }
             .map_err(|error| TableError::Inotify(error.into()))?;
         let last = read_all(&networks, &watched)?;
-        let names = to_names(&last);
+        let names = last.clone();
         Ok((Self { networks, watched, events, last }, names))
     }
 
@@ -101,8 +100,8 @@ impl NameTable {
             emptied.map_err(TableError::Inotify)?;
             let table = read_all(&self.networks, &self.watched)?;
             if table != self.last {
-                self.last = table;
-                return Ok(to_names(&self.last));
+                self.last.clone_from(&table);
+                return Ok(table);
             }
         }
     }
@@ -119,30 +118,21 @@ fn add_watch(inotify: &Inotify, path: &Path) -> nix::Result<()> {
 }
 
 /// A network that was removed has no leases, and no names.
-fn read_all(networks: &Networks, watched: &[Definition]) -> Result<Table, TableError> {
-    let mut table = Table::new();
+fn read_all(networks: &Networks, watched: &[Definition]) -> Result<Names, TableError> {
+    let mut table = Names::new();
     for network in watched {
         networks.leases(network)?.iter().for_each(|lease| add(&mut table, lease));
     }
     Ok(table)
 }
 
-fn add(table: &mut Table, lease: &Lease) {
+fn add(table: &mut Names, lease: &Lease) {
     let addresses = [Some(IpAddr::V4(lease.ipv4)), lease.ipv6.map(IpAddr::V6)];
     let id = lease.sandbox.get(..SHORT_ID).unwrap_or(&lease.sandbox);
     let names = [&lease.name].into_iter().chain(&lease.aliases).map(String::as_str).take(MAX_NAMES);
     for name in names.chain([id]).filter(|name| is_host_name(name)) {
         table.entry(name.to_ascii_lowercase()).or_default().extend(addresses.into_iter().flatten());
     }
-}
-
-fn to_names(table: &Table) -> Names {
-    let names = table.iter().map(|(name, addresses)| Name {
-        name: name.clone(),
-        addresses: addresses.iter().map(ToString::to_string).collect(),
-        ..Name::default()
-    });
-    Names { names: names.collect(), ..Names::default() }
 }
 
 #[cfg(test)]
@@ -169,7 +159,10 @@ mod tests {
     }
 
     fn flat(names: &Names) -> Vec<String> {
-        names.names.iter().map(|name| format!("{} {}", name.name, name.addresses.join(" "))).collect()
+        let texts = |addresses: &BTreeSet<IpAddr>| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
+        names.iter().map(|(name, addresses)| format!("{name} {}", texts(addresses).join(" "))).collect()
     }
 
     #[tokio::test]
@@ -212,7 +205,7 @@ mod tests {
         write(&watched[1], &[]);
         assert_eq!(flat(&table.changed().await.unwrap()), first);
         fs::remove_file(networks.lease_file(&watched[0])).unwrap();
-        assert!(table.changed().await.unwrap().names.is_empty());
+        assert!(table.changed().await.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -235,10 +228,10 @@ mod tests {
 
     #[test]
     fn what_is_no_host_name_is_left_out() {
-        let mut table = Table::new();
+        let mut table = Names::new();
         let strange =
             Lease { aliases: vec![String::new(), ".".into()], ..lease("a b", "x\ny", [10, 0, 0, 1]) };
         add(&mut table, &strange);
-        assert_eq!(table, Table::new());
+        assert_eq!(table, Names::new());
     }
 }

@@ -2,9 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use husk_base::Mac;
-
-use crate::netlink::Attributes;
+use husk_base::{Mac, netlink::Attributes};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;

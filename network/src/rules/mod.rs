@@ -8,13 +8,9 @@ mod guard;
 mod network;
 mod published;
 
-use crate::{
-    Error, Result,
-    definition::Definition,
-    lease::Lease,
-    link,
-    netlink::{Attributes, Request, Socket},
-};
+use husk_base::netlink::{Attributes, Request, Socket};
+
+use crate::{Error, Result, definition::Definition, lease::Lease, link};
 use expr::Expressions;
 
 /// `NFNL_SUBSYS_NFTABLES`, as the upper byte of a message's type.

@@ -1,87 +1,75 @@
-//! Addresses and permanent neighbours of interfaces, as the agent is told.
+//! Addresses and permanent neighbours of interfaces.
 
 use std::net::IpAddr;
 
-use husk_protocol::agent::{Address, Neighbour};
+use husk_base::netlink::{attributes, read_ip, read_u32};
 use ipnet::IpNet;
-use rtnetlink::packet_route::{
-    address::{AddressAttribute, AddressFlags, AddressMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-};
+
+use crate::nic::{Address, Neighbour, Scope};
+
+/// Lengths of `struct ifaddrmsg` and `struct ndmsg`.
+const ADDRESS: usize = 8;
+const NEIGHBOUR: usize = 12;
+/// IFA_F_* of linux/if_addr.h.
+const SECONDARY: u32 = 0x01;
+const DAD_FAILED: u32 = 0x08;
 
 /// An address of the interface `index`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) index: u32,
-    /// With the length of its network's prefix.
-    pub(super) ip: IpNet,
-    peer: Option<IpAddr>,
-    scope: u8,
+    pub(super) address: Address,
 }
 
 impl Found {
-    /// Reads a message. `None`: an address that the guest is not to have, or none at all. Addresses that somebody else
-    /// has too (DAD failed), and temporary ones, which the guest makes for itself, are not.
-    pub(super) fn read(message: &AddressMessage) -> Option<Self> {
-        let (mut address, mut local) = (None, None);
-        let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Address(ip) => address = Some(*ip),
-                AddressAttribute::Local(ip) => local = Some(*ip),
-                AddressAttribute::Flags(all) => flags = *all,
+    /// Reads a message. `None`: an address that the guest is not to have, or no address. Addresses that
+    /// another host has too (DAD failed), and temporary ones, which the guest makes for itself, are left out.
+    pub(super) fn read(message: &[u8]) -> Option<Self> {
+        let (header, rest) = message.split_at_checked(ADDRESS)?;
+        let (mut address, mut local, mut flags) = (None, None, u32::from(header[2]));
+        for (kind, value) in attributes(rest) {
+            match kind {
+                libc::IFA_ADDRESS => address = read_ip(value),
+                libc::IFA_LOCAL => local = read_ip(value),
+                libc::IFA_FLAGS => flags = read_u32(value)?,
                 _ => {}
             }
         }
         let own = local.or(address)?;
         // IFA_F_SECONDARY is IFA_F_TEMPORARY of IPv6; among IPv4 addresses, it is a mere remark.
-        if flags.contains(AddressFlags::Dadfailed) || own.is_ipv6() && flags.contains(AddressFlags::Secondary)
-        {
+        if flags & DAD_FAILED != 0 || own.is_ipv6() && flags & SECONDARY != 0 {
             return None;
         }
-        Some(Self {
-            index: message.header.index,
-            ip: IpNet::new(own, message.header.prefix_len).ok()?,
+        let address = Address {
+            ip: IpNet::new(own, header[1]).ok()?,
             peer: address.filter(|peer| *peer != own),
-            scope: message.header.scope.into(),
-        })
+            scope: Scope(header[3]),
+        };
+        Some(Self { index: read_u32(&header[4..])?, address })
     }
 
-    /// What the agent is told. The kernel gives an address with a prefix a route to that network. Where somebody has
-    /// taken that route away (`on_link` is false), the address goes without its prefix.
-    pub(super) fn to_agent(&self, on_link: bool) -> Address {
-        let addr = self.ip.addr();
-        let bare = if addr.is_ipv4() { 32 } else { 128 };
-        let len = if on_link || self.peer.is_some() { self.ip.prefix_len() } else { bare };
-        Address {
-            prefix: format!("{addr}/{len}"),
-            peer: self.peer.map(|ip| ip.to_string()).unwrap_or_default(),
-            scope: self.scope.into(),
-            ..Address::default()
-        }
+    /// The guest's address. The kernel gives an address with a prefix a route to that network. Where that
+    /// route was taken away (`on_link` is false), the address goes without its prefix.
+    pub(super) fn for_guest(&self, on_link: bool) -> Address {
+        let ip = self.address.ip;
+        let keeps_prefix = on_link || self.address.peer.is_some();
+        Address { ip: if keeps_prefix { ip } else { ip.addr().into() }, ..self.address }
     }
 }
 
 /// Reads an entry of the neighbour table: interface, and entry if it never expires.
-pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(u32, Neighbour)> {
-    if message.header.state != NeighbourState::Permanent {
+pub(super) fn neighbour(message: &[u8]) -> Option<(u32, Neighbour)> {
+    let (header, rest) = message.split_at_checked(NEIGHBOUR)?;
+    if u16::from_ne_bytes([header[8], header[9]]) != libc::NUD_PERMANENT {
         return None;
     }
-    let (mut ip, mut mac) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = text(bytes),
+    let (mut ip, mut mac): (Option<IpAddr>, _) = (None, None);
+    for (kind, value) in attributes(rest) {
+        match kind {
+            libc::NDA_DST => ip = read_ip(value),
+            libc::NDA_LLADDR => mac = value.try_into().ok(),
             _ => {}
         }
     }
-    let neighbour = Neighbour { ip: ip?.to_string(), mac: mac?, ..Neighbour::default() };
-    Some((message.header.ifindex, neighbour))
-}
-
-/// A MAC address as text; `None` when it is not one of Ethernet's.
-pub(super) fn text(mac: &[u8]) -> Option<String> {
-    let [a, b, c, d, e, f] = mac else { return None };
-    Some(format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))
+    Some((read_u32(&header[4..])?, Neighbour { ip: ip?, mac: mac? }))
 }

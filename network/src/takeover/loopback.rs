@@ -38,7 +38,7 @@ impl Loopback {
     /// When the namespace has no loopback interface that is up, without the rights of root (CAP_BPF and CAP_NET_ADMIN of
     /// the machine, not of a user namespace), or before Linux 5.9.
     pub fn open(netns: &Netns) -> Result<Self> {
-        let failed = super::failed::<io::Error>("listen on the loopback addresses");
+        let failed = super::failed("listen on the loopback addresses");
         let (v4, v6) =
             netns.run(|| (listen(Ipv4Addr::LOCALHOST.into()), listen(Ipv6Addr::LOCALHOST.into())))?;
         let v4 = v4.map_err(&failed)?;

@@ -7,9 +7,10 @@
 //! answers none. A tap that nobody holds is given to the VM as it is.
 
 mod address;
+mod changes;
+mod filter;
 mod link;
 pub mod loopback;
-mod netlink;
 mod queries;
 mod read;
 mod redirect;
@@ -24,18 +25,18 @@ use std::{
     path::PathBuf,
 };
 
-use husk_protocol::agent::Interface;
-use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec,
-    packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute},
+use husk_base::{
+    Mac,
+    netlink::{Failed, Socket},
 };
 
 use crate::{
     Nic,
     netns::{self, Netns},
+    nic::Interface,
 };
+use changes::Changes;
 use link::Link;
-use netlink::{Changes, Task, errno};
 use tap::Tap;
 
 /// Result of this module's functions.
@@ -48,13 +49,15 @@ pub enum Error {
     #[error(transparent)]
     Netns(#[from] netns::Error),
     /// The kernel refused something.
-    #[error("cannot {what} in the pod's network namespace")]
-    Netlink {
+    #[error("cannot {what} in the pod's network namespace{words}")]
+    Kernel {
         /// What was tried, as a verb.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's own words, after a colon; or empty.
+        words: String,
+        /// Why it failed.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
     /// A tap could not be made.
     #[error("cannot make a tap for interface {name} in {}{}", netns.display(), tun_hint(source))]
@@ -75,9 +78,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// The kernel does not tell of changes any more.
-    #[error("the kernel's tidings about the pod's network namespace have ended")]
-    Ended,
+    /// Changes can't be followed any more.
+    #[error("cannot read the events of the pod's network namespace")]
+    Ended(#[source] io::Error),
 }
 
 fn tun_hint(error: &io::Error) -> &'static str {
@@ -88,8 +91,15 @@ fn tun_hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl Fn(E) -> Error {
-    move |source| Error::Netlink { what, source: Box::new(source) }
+fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Kernel { what, words: String::new(), source }
+}
+
+impl From<Failed> for Error {
+    fn from(Failed { what, source, words, .. }: Failed) -> Self {
+        let words = if words.is_empty() { words } else { format!(": {words}") };
+        Self::Kernel { what, words, source }
+    }
 }
 
 /// What happened in the namespace later on.
@@ -100,7 +110,7 @@ pub enum Update {
     /// Something of an interface changed: this is all of it.
     Changed(Interface),
     /// The interface with this MAC went, or was set down.
-    Removed(String),
+    Removed(Mac),
 }
 
 /// A namespace whose interfaces are connected to a VM. The taps in its [`Nic`]s keep it going; [`release`](Self::release)
@@ -108,8 +118,7 @@ pub enum Update {
 #[derive(Debug)]
 pub struct Takeover {
     netns: Netns,
-    handle: Handle,
-    _requests: Task,
+    socket: Socket,
     changes: Changes,
     /// Something changed, and has not been read yet.
     stale: bool,
@@ -132,21 +141,20 @@ impl Takeover {
     ///
     /// # Errors
     /// When the namespace can't be entered, or the kernel refuses taps, tc, or to tell what is there.
-    pub async fn begin(netns: Netns) -> Result<(Self, Vec<Nic>)> {
+    pub fn begin(netns: Netns) -> Result<(Self, Vec<Nic>)> {
         // Before the first look, so that nothing is missed in between.
         let changes = Changes::subscribe(&netns)?;
-        let (handle, requests) = netlink::requests(&netns)?;
+        let socket = netns.run(Socket::route)?.map_err(failed("open a netlink socket"))?;
         let mut this = Self {
             netns,
-            handle,
-            _requests: requests,
+            socket,
             changes,
             stale: false,
             connected: BTreeMap::new(),
             updates: VecDeque::new(),
             queries: None,
         };
-        this.look().await?;
+        this.look()?;
         let nics = this.updates.drain(..).filter_map(|update| match update {
             Update::Added(nic) => Some(nic),
             _ => None,
@@ -155,7 +163,7 @@ impl Takeover {
         Ok((this, nics))
     }
 
-    /// Settings below /proc/sys/net that differ from a guest's, by path: for `agent::Network`.
+    /// Sysctls below net that differ from a guest's, by name: "net.ipv4.ip_forward".
     ///
     /// # Errors
     /// When the namespace can't be entered.
@@ -163,7 +171,7 @@ impl Takeover {
         let names: Vec<String> = self.connected.values().map(|one| one.interface.name.clone()).collect();
         let mut changed = self.netns.run(|| sysctl::changed(&names))?;
         if self.queries.is_some() {
-            changed.remove(queries::RANGE);
+            changed.remove(&sysctl::name_of(queries::RANGE));
         }
         Ok(changed)
     }
@@ -178,12 +186,10 @@ impl Takeover {
                 return Ok(update);
             }
             if !self.stale {
-                if !self.changes.wait().await {
-                    return Err(Error::Ended);
-                }
+                self.changes.wait().await.map_err(Error::Ended)?;
                 self.stale = true;
             }
-            self.look().await?;
+            self.look()?;
             self.stale = false;
         }
     }
@@ -192,13 +198,11 @@ impl Takeover {
     ///
     /// # Errors
     /// When the namespace can't be entered, or the kernel refuses.
-    pub async fn let_names_be_asked(&mut self) -> Result<()> {
+    pub fn let_names_be_asked(&mut self) -> Result<()> {
         let before = queries::set_ports(&self.netns)?.map_err(failed("set the range of local ports"))?;
         self.queries = Some(before);
         for (index, one) in self.connected.iter().filter(|(index, one)| one.tap != **index) {
-            queries::let_answers_in(&self.handle, *index, one.tap)
-                .await
-                .map_err(failed("let answers of name servers in"))?;
+            queries::let_answers_in(&self.socket, *index, one.tap)?;
         }
         Ok(())
     }
@@ -208,8 +212,8 @@ impl Takeover {
     ///
     /// # Errors
     /// When the kernel refuses something; the caller may try again.
-    pub async fn catch_up(&mut self) -> Result<()> {
-        self.look().await
+    pub fn catch_up(&mut self) -> Result<()> {
+        self.look()
     }
 
     /// The next change that has been found, without looking for more.
@@ -217,39 +221,47 @@ impl Takeover {
         self.updates.pop_front()
     }
 
-    /// Gives the interfaces back: ends the redirection. Interfaces that are gone are no error.
+    /// Gives the interfaces back: ends the redirection, on a thread of its own, since the kernel may take its time.
+    /// Interfaces that are gone are not an error.
     ///
     /// # Errors
     /// The first that the kernel reports; the others are given back all the same.
     pub async fn release(self) -> Result<()> {
+        match tokio::task::spawn_blocking(move || self.release_now()).await {
+            Ok(result) => result,
+            Err(error) => Err(failed("end the redirection")(error.into())),
+        }
+    }
+
+    fn release_now(&self) -> Result<()> {
         let mut result = Ok(());
         for index in self.connected.keys() {
-            result = result.and(redirect::disconnect(&self.handle, *index).await);
+            result = result.and(redirect::disconnect(&self.socket, *index));
         }
         if let Some(before) = &self.queries {
             queries::reset_ports(&self.netns, before)?.map_err(failed("set the range of local ports"))?;
         }
-        result.map_err(failed("end the redirection"))
+        Ok(result?)
     }
 
     /// Reads the namespace, and brings what is connected, and the updates to tell, up to date.
-    async fn look(&mut self) -> Result<()> {
+    fn look(&mut self) -> Result<()> {
         let connected = &self.connected;
         let is_tap =
             |index| connected.values().any(|one| one.tap == index) && !connected.contains_key(&index);
-        let found = read::interfaces(&self.handle, is_tap).await?;
+        let found = read::interfaces(&self.socket, is_tap)?;
 
-        let stays = |index: u32, mac: &str| {
+        let stays = |index: u32, mac: Mac| {
             found.iter().any(|found| found.link.index == index && found.link.mac == mac)
         };
         let gone: Vec<u32> = self
             .connected
             .iter()
-            .filter(|(index, one)| !stays(**index, &one.interface.mac))
+            .filter(|(index, one)| !stays(**index, one.interface.mac))
             .map(|(index, _)| *index)
             .collect();
         for index in gone {
-            redirect::disconnect(&self.handle, index).await.map_err(failed("end the redirection"))?;
+            redirect::disconnect(&self.socket, index)?;
             if let Some(one) = self.connected.remove(&index) {
                 self.updates.push_back(Update::Removed(one.interface.mac));
             }
@@ -260,27 +272,27 @@ impl Takeover {
                 Some(one) => {
                     let tap = one.tap;
                     if one.interface.mtu != found.link.mtu && tap != found.link.index {
-                        set_up(&self.handle, tap, found.link.mtu).await.map_err(failed("set a tap's MTU"))?;
+                        link::set_up(&self.socket, tap, found.link.mtu)?;
                     }
                     one.interface = found.interface.clone();
                     self.updates.push_back(Update::Changed(found.interface));
                 }
-                None => self.add(found).await?,
+                None => self.add(found)?,
             }
         }
         Ok(())
     }
 
-    async fn add(&mut self, found: read::Found) -> Result<()> {
+    fn add(&mut self, found: read::Found) -> Result<()> {
         let read::Found { link, interface } = found;
-        let Some(Tap { fd, index }) = self.connect(&link).await? else { return Ok(()) };
+        let Some(Tap { fd, index }) = self.connect(&link)? else { return Ok(()) };
         self.connected.insert(link.index, Connected { tap: index, interface: interface.clone() });
         self.updates.push_back(Update::Added(Nic { tap: fd, interface }));
         Ok(())
     }
 
     /// Connects an interface to a tap. `None`: it is gone.
-    async fn connect(&self, link: &Link) -> Result<Option<Tap>> {
+    fn connect(&self, link: &Link) -> Result<Option<Tap>> {
         let open = || {
             // Somebody may take it before we do; then it is an interface like others.
             let free = link.free_tap.then(|| tap::attach(&link.name).ok()).flatten();
@@ -295,35 +307,18 @@ impl Takeover {
         if tap.index == link.index {
             return Ok(Some(tap));
         }
-        let result = tokio::try_join!(
-            set_up(&self.handle, tap.index, link.mtu),
-            redirect::connect(&self.handle, link.index, tap.index)
-        );
-        let result = match result {
-            Ok(_) if self.queries.is_some() => {
-                queries::let_answers_in(&self.handle, link.index, tap.index).await
-            }
-            result => result.map(drop),
-        };
-        match result {
+        match self.join(link, tap.index) {
             Ok(()) => Ok(Some(tap)),
-            Err(error) if errno(&error) == libc::ENODEV => Ok(None),
-            Err(error) => Err(failed("redirect an interface to a tap")(error)),
+            Err(failed) if failed.errno() == libc::ENODEV => Ok(None),
+            Err(failed) => Err(failed.into()),
         }
     }
-}
 
-/// Sets a tap up, without an address by which the namespace's own stack would take part.
-async fn set_up(handle: &Handle, tap: u32, mtu: u32) -> std::result::Result<(), rtnetlink::Error> {
-    let request = || LinkMessageBuilder::<LinkUnspec>::default().index(tap).mtu(mtu).up();
-    let silent = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-    let message = request().append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![silent])).build();
-    match handle.link().set(message).execute().await {
-        // No IPv6 here, or not with this MTU: nothing to keep silent.
-        Err(error) if errno(&error) == libc::EAFNOSUPPORT => {
-            handle.link().set(request().build()).execute().await
-        }
-        result => result,
+    /// Connects an interface and its tap.
+    fn join(&self, link: &Link, tap: u32) -> std::result::Result<(), Failed> {
+        link::set_up(&self.socket, tap, link.mtu)?;
+        redirect::connect(&self.socket, link.index, tap)?;
+        if self.queries.is_some() { queries::let_answers_in(&self.socket, link.index, tap) } else { Ok(()) }
     }
 }
 

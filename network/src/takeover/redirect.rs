@@ -1,53 +1,48 @@
-//! tc redirection between two interfaces: what comes in at one goes out at the other, before the namespace's own stack
-//! sees it, so that stack neither answers ARP nor TCP for addresses that are now the guest's.
+//! tc redirection between two interfaces: what comes in at one goes out at the other, before the namespace's
+//! own stack sees it, so that stack neither answers ARP nor TCP for addresses that are now the guest's.
 //!
-//! The filter is `u32` with a mask of nothing, rather than `matchall`: it does the same, and more kernels have it.
+//! The filter is `u32` with a mask of nothing, rather than `matchall`: it does the same, and more kernels
+//! have it.
 
-use rtnetlink::{Error, Handle, packet_route::tc::TcHandle};
+use husk_base::netlink::{Failed, Request, Socket};
 
-use super::netlink::errno;
+use super::filter::{self, Action, Key};
 
-/// `ETH_P_ALL`, in network byte order.
-const EVERY_PROTOCOL: u16 = 3u16.to_be();
-/// The parent of an ingress qdisc's filters: `ffff:`.
-pub(super) const INGRESS: u32 = 0xffff_0000;
+/// Before any network protocol: ETH_P_ALL.
+const EVERY_PROTOCOL: u16 = 3;
 
 /// Redirects both ways.
 ///
 /// # Errors
 /// What the kernel said; `ENODEV` when one of the two is gone.
-pub(super) async fn connect(handle: &Handle, one: u32, other: u32) -> Result<(), Error> {
-    tokio::try_join!(redirect(handle, one, other), redirect(handle, other, one))?;
-    Ok(())
+pub(super) fn connect(socket: &Socket, one: u32, other: u32) -> Result<(), Failed> {
+    redirect(socket, one, other)?;
+    redirect(socket, other, one)
 }
 
 /// Ends the redirection from an interface, which may be gone, or never have had one.
 ///
 /// # Errors
 /// What the kernel said.
-pub(super) async fn disconnect(handle: &Handle, index: u32) -> Result<(), Error> {
-    match remove_ingress(handle, index).await {
-        Err(error) if matches!(errno(&error), libc::ENODEV | libc::ENOENT | libc::EINVAL) => Ok(()),
+pub(super) fn disconnect(socket: &Socket, index: u32) -> Result<(), Failed> {
+    let mut request = Request::default();
+    filter::remove_ingress(&mut request, index);
+    request.answer();
+    match socket.send(&request) {
+        Err(failed) if matches!(failed.errno(), libc::ENODEV | libc::ENOENT | libc::EINVAL) => Ok(()),
         result => result,
     }
 }
 
-async fn redirect(handle: &Handle, from: u32, to: u32) -> Result<(), Error> {
-    let index = from.cast_signed();
-    match handle.qdisc().add(index).ingress().execute().await {
-        // Of a husk that was killed: its filter points to a tap that is gone.
-        Err(error) if errno(&error) == libc::EEXIST => {
-            remove_ingress(handle, from).await?;
-            handle.qdisc().add(index).ingress().execute().await?;
-        }
-        result => result?,
+fn redirect(socket: &Socket, from: u32, to: u32) -> Result<(), Failed> {
+    let mut request = Request::default();
+    // A killed husk may have left one, whose filter points to a tap that is gone.
+    filter::remove_ingress(&mut request, from);
+    filter::add_ingress(&mut request, from);
+    filter::add(&mut request, from, 0, EVERY_PROTOCOL, &[Key::default()], Some(Action::Redirect(to)));
+    request.answer();
+    match socket.send_all(&request)?.into_iter().find(|failed| failed.at > 0) {
+        Some(failed) => Err(failed),
+        None => Ok(()),
     }
-    let filter = handle.traffic_filter(index).add().parent(INGRESS).protocol(EVERY_PROTOCOL);
-    filter.redirect(to)?.execute().await
-}
-
-async fn remove_ingress(handle: &Handle, index: u32) -> Result<(), Error> {
-    let mut request = handle.qdisc().del(index.cast_signed());
-    request.message_mut().header.parent = TcHandle::INGRESS;
-    request.execute().await
 }

@@ -1,4 +1,4 @@
-//! Settings below /proc/sys/net that somebody changed in the namespace, for the guest's kernel to have them, too.
+//! Sysctls below net that were changed in the namespace, for the guest's kernel to have them, too.
 //!
 //! Looked at are those that plugins, Docker's and Kubernetes' `sysctls` set for a pod; compared with the kernel's
 //! built-in values, which are what a guest begins with.
@@ -79,7 +79,7 @@ const IPV6: &[Setting] = &[
     ("use_tempaddr", "0"),
 ];
 
-/// What differs in the namespace of the calling thread, for all of it and for the interfaces named. What is not there (an
+/// What differs in the namespace of the calling thread, by name, for all of it and for the interfaces named. What is not there (an
 /// interface that was renamed under us, a kernel without IPv6) does not differ.
 pub(super) fn changed(interfaces: &[String]) -> HashMap<String, String> {
     let mut found = HashMap::new();
@@ -98,7 +98,28 @@ fn compare(found: &mut HashMap<String, String>, folder: &str, settings: &[Settin
         let Ok(value) = fs::read_to_string(format!("{PROC}/{path}")) else { continue };
         let value = value.trim();
         if value != *built_in {
-            found.insert(path, value.to_owned());
+            found.insert(name_of(&path), value.to_owned());
         }
+    }
+}
+
+/// The name of a setting, as an OCI spec has it, by its path below /proc/sys/net: dots and slashes change places.
+pub(super) fn name_of(path: &str) -> String {
+    let swapped = path.chars().map(|c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    });
+    "net.".chars().chain(swapped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_names() {
+        assert_eq!(name_of("ipv4/ip_forward"), "net.ipv4.ip_forward");
+        assert_eq!(name_of("ipv4/conf/eth0.1/rp_filter"), "net.ipv4.conf.eth0/1.rp_filter");
     }
 }

@@ -6,6 +6,8 @@ use std::{
     thread,
 };
 
+use husk_base::Mac;
+
 use super::namespace::{Namespace, ip};
 use crate::{Nic, link};
 
@@ -27,14 +29,18 @@ impl Guest {
             let tap = link::make_tap(name).unwrap();
             ip(&format!("link set {name} address {} mtu {} up", interface.mac, interface.mtu));
             for address in &interface.addresses {
-                let nodad = if address.prefix.contains(':') { "nodad" } else { "" };
-                ip(&format!("address add {} dev {name} {nodad}", address.prefix));
+                let nodad = if address.ip.addr().is_ipv6() { "nodad" } else { "" };
+                ip(&format!("address add {} dev {name} {nodad}", address.ip));
             }
             for route in &interface.routes {
-                ip(&format!("route add default via {}", route.gateway));
+                ip(&format!("route add default via {}", route.gateway.unwrap()));
             }
             for neighbour in &interface.neighbours {
-                ip(&format!("neighbour add {} lladdr {} dev {name}", neighbour.ip, neighbour.mac));
+                ip(&format!(
+                    "neighbour add {} lladdr {} dev {name}",
+                    neighbour.ip,
+                    Mac::new(neighbour.mac).unwrap()
+                ));
             }
             File::from(tap)
         });

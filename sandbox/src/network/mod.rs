@@ -1,6 +1,6 @@
 //! A sandbox's network: what was asked for, made on the host, told to the guest, and taken away again.
 
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc};
 
 use husk_network::{
     Attachment, Networks, Nic,
@@ -11,10 +11,10 @@ use husk_network::{
         table::NameTable,
     },
     netns::Netns,
+    nic::Interface,
     publish::{self, BoundPort, PortMapping, Relay},
 };
 use husk_protocol::agent::{self, Resolver, SetupSandboxRequest};
-use husk_vmm::config::MacAddress;
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -32,6 +32,8 @@ use crate::{
     vm::{self, NetPlan},
 };
 
+mod endpoint;
+mod message;
 mod names_inside;
 mod namespace;
 mod options;
@@ -39,6 +41,7 @@ mod options;
 /// Interfaces that may come to a namespace after its VM's start.
 const SPARE_NETS: u8 = 4;
 
+pub use endpoint::Endpoint;
 pub use husk_vmm::rate_limit::{BucketConfig, RateLimit};
 pub use options::{NetworkMode, NetworkOptions, NetworkPlan, NetworkWish};
 
@@ -48,15 +51,6 @@ pub use options::{NetworkMode, NetworkOptions, NetworkPlan, NetworkWish};
 /// When their directories can't be made.
 pub fn networks(dirs: &Dirs) -> Result<Networks> {
     Ok(Networks::open(&dirs.data.join("networks"), &dirs.run.join("networks"))?)
-}
-
-/// The ports of the host that lead to a running container.
-///
-/// # Errors
-/// When there is no such container.
-pub fn published(dirs: &Dirs, container: &str) -> Result<Vec<PortMapping>> {
-    let (id, _) = rundir::find(dirs, container)?;
-    Ok(networks(dirs)?.published(&id)?)
 }
 
 /// Undoes what killed ones left of networks, namespaces, and CNI's networks.
@@ -94,7 +88,8 @@ pub(crate) struct Connection {
     nets: Vec<NetPlan>,
     attachments: Vec<Attachment>,
     namespace: Option<Namespace>,
-    network: agent::Network,
+    interfaces: Vec<Interface>,
+    sysctls: HashMap<String, String>,
     ports: Vec<BoundPort>,
     names: Option<NameTable>,
     names_inside: Option<Netns>,
@@ -149,7 +144,7 @@ impl Connection {
                 resolver: resolver.into(),
                 hosts: hosts::text(hostname, &this.addresses(), &[], &[])?,
                 resolv_conf: resolvers::for_containers(&DnsOptions::default())?.conf.text(),
-                network: (!this.network.interfaces.is_empty()).then(|| this.network.clone()).into(),
+                network: this.network().into(),
                 ..Default::default()
             };
             Ok(())
@@ -187,7 +182,7 @@ impl Connection {
         }
 
         let resolvers = resolvers::for_containers(&dns)?;
-        if resolvers.conf.servers.is_empty() && !self.network.interfaces.is_empty() {
+        if resolvers.conf.servers.is_empty() && !self.interfaces.is_empty() {
             note(&no_servers(&resolvers));
         }
         let conf = if own_names { resolvers.conf.behind_guest_resolver() } else { resolvers.conf.clone() };
@@ -196,7 +191,7 @@ impl Connection {
         self.set_up = SetupSandboxRequest {
             hosts: hosts::text(&plan.hostname, &self.addresses(), &options.extra_hosts, &gateways)?,
             resolv_conf: conf.text(),
-            network: (!self.network.interfaces.is_empty()).then(|| self.network.clone()).into(),
+            network: self.network().into(),
             resolver: resolver.into(),
             ..Default::default()
         };
@@ -205,16 +200,23 @@ impl Connection {
 
     /// Has the VM take a namespace's interfaces.
     fn take_over(&mut self, (namespace, nics): (Namespace, Vec<Nic>)) -> Result<()> {
-        self.network.sysctls = namespace.sysctls()?;
+        self.sysctls = namespace.sysctls()?;
         self.namespace = Some(namespace);
-        nics.into_iter().try_for_each(|nic| self.add(nic, RateLimit::default(), RateLimit::default()))
+        nics.into_iter().for_each(|nic| self.add(nic, RateLimit::default(), RateLimit::default()));
+        Ok(())
     }
 
     /// Has the VM take an interface.
-    fn add(&mut self, Nic { tap, interface }: Nic, limit_rx: RateLimit, limit_tx: RateLimit) -> Result<()> {
-        self.nets.push(NetPlan { tap, mac: mac_of(&interface)?, limit_rx, limit_tx });
-        self.network.interfaces.push(interface);
-        Ok(())
+    fn add(&mut self, Nic { tap, interface }: Nic, limit_rx: RateLimit, limit_tx: RateLimit) {
+        self.nets.push(NetPlan { tap, mac: interface.mac, limit_rx, limit_tx });
+        self.interfaces.push(interface);
+    }
+
+    /// The guest's network; `None`: it has loopback alone.
+    fn network(&self) -> Option<agent::Network> {
+        let interfaces: Vec<_> = self.interfaces.iter().map(message::interface).collect();
+        let sysctls = self.sysctls.clone();
+        (!interfaces.is_empty()).then(|| agent::Network { interfaces, sysctls, ..Default::default() })
     }
 
     fn attach(
@@ -249,15 +251,27 @@ impl Connection {
                 note(&format!("{obstacle}: to let containers out, run: {remedy}"));
             }
             self.attachments.push(attached.attachment);
-            self.add(attached.nic, wish.limit_rx, wish.limit_tx)?;
+            self.add(attached.nic, wish.limit_rx, wish.limit_tx);
         }
         Ok(())
     }
 
+    /// The networks that the guest is on, for its container's record.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let networks = self.attachments.iter().map(|attachment| Some(&attachment.network));
+        let networks = networks.chain(std::iter::repeat(None));
+        self.interfaces.iter().zip(networks).map(|(one, network)| Endpoint::of(one, network)).collect()
+    }
+
+    /// The ports of the host that lead to the guest.
+    pub(crate) fn published(&self) -> Vec<PortMapping> {
+        self.ports.iter().map(|port| port.mapping.clone()).collect()
+    }
+
     /// The container's addresses, those of its first interface first.
     fn addresses(&self) -> Vec<IpAddr> {
-        let addresses = self.network.interfaces.iter().flat_map(|interface| &interface.addresses);
-        addresses.filter_map(|address| address.prefix.split('/').next()?.parse().ok()).collect()
+        let addresses = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+        addresses.map(|address| address.ip.addr()).collect()
     }
 
     /// What the guest's resolver does, and begins to watch for other containers' names.
@@ -269,7 +283,7 @@ impl Connection {
         self.names = Some(table);
         Ok(Resolver {
             upstreams: resolvers.conf.servers.iter().map(ToString::to_string).collect(),
-            names: Some(names).into(),
+            names: Some(message::names(&names)).into(),
             ..Default::default()
         })
     }
@@ -365,13 +379,8 @@ fn no_servers(resolvers: &Resolvers) -> String {
 async fn pass_names_on(mut table: NameTable, guest: Arc<Guest>) {
     // Without the directory there is nobody to tell of; without the guest, nobody to tell.
     while let Ok(names) = table.changed().await {
-        if guest.agent().update_names(guest.soon(), &names).await.is_err() {
+        if guest.agent().update_names(guest.soon(), &message::names(&names)).await.is_err() {
             return;
         }
     }
-}
-
-fn mac_of(interface: &agent::Interface) -> Result<MacAddress> {
-    let mac: std::result::Result<MacAddress, _> = interface.mac.parse();
-    mac.map_err(|error| Error::InvalidOption(error.to_string()))
 }

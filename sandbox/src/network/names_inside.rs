@@ -42,7 +42,7 @@ impl NamesInside {
     /// Begins to listen for the guest of the sandbox in `dir`, whose VMM is `uid`.
     pub(super) fn listen(dir: &Path, uid: u32, netns: Netns) -> Result<Self> {
         let path = vm::port_path(dir, port::NAMES);
-        let listener = UnixListener::bind(&path).map_err(Error::io("listen on", &path))?;
+        let listener = vm::listen_at(&path)?;
         chown(&path, Some(uid), Some(uid)).map_err(Error::io("change the owner of", path))?;
         Ok(Self { listener, netns: Arc::new(netns) })
     }

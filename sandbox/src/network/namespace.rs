@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
+use husk_base::{Mac, dirs::make_dir_inside};
 use husk_network::{
     Nic,
     cni::{self, Cni, NetworkConfig, Runtime},
     names::resolvers::DnsOptions,
     netns::{self, Netns},
+    nic::Interface,
     publish::PortMapping,
     takeover::{self, Takeover, Update, loopback::Loopback},
 };
@@ -27,13 +29,13 @@ use tokio::{
 };
 
 use super::{
-    mac_of,
+    message,
     names_inside::{NamesInside, named_in},
 };
 use crate::{
     Error, Result,
     guest::{self, Guest},
-    paths::{Dirs, make_private_dir},
+    paths::Dirs,
     rundir::{self, RunDir},
 };
 
@@ -53,11 +55,11 @@ pub(super) struct Namespace {
     listeners: Vec<(TcpListener, u16)>,
     plugins: Option<Plugins>,
     /// Names of the guest's interfaces, by their Ethernet addresses.
-    names: BTreeMap<String, String>,
+    names: BTreeMap<Mac, String>,
     /// Something has changed since the guest was last known to have all of it.
     changed: bool,
     /// Interfaces that the guest would not have as they were, maybe half-made, by their Ethernet addresses.
-    owed: BTreeMap<String, agent::Interface>,
+    owed: BTreeMap<Mac, Owed>,
     /// Why an interface could not be connected.
     refused: Option<Error>,
     /// A name server that may come to serve in it.
@@ -73,6 +75,14 @@ struct LaterNames {
     /// The file that tells so.
     resolv_conf: PathBuf,
     netns: PathBuf,
+}
+
+/// An interface that the guest is to have.
+#[derive(Debug)]
+struct Owed {
+    interface: Interface,
+    /// The place of its device, if the guest may not know that yet.
+    device: Option<String>,
 }
 
 /// Asks whoever follows a namespace that the guest have all that is there now; the answer comes when it has.
@@ -115,7 +125,7 @@ impl Namespace {
     pub(super) async fn with_names(path: &Path) -> Result<(Self, Vec<Nic>)> {
         let (mut this, nics) = Self::begin(Netns::open(path)?, None).await?;
         this.loopback = None;
-        this.takeover.let_names_be_asked().await?;
+        this.takeover.let_names_be_asked()?;
         Ok((this, nics))
     }
 
@@ -143,7 +153,7 @@ impl Namespace {
             .iter()
             .map(|name| NetworkConfig::find(Path::new(CNI_CONFIGS), name))
             .collect::<cni::Result<Vec<_>>>()?;
-        make_private_dir(&namespaces(dirs))?;
+        make_dir_inside(&namespaces(dirs))?;
         let path = namespaces(dirs).join(dir.id());
         let netns = netns::create(&path)?;
         let mut plugins = Plugins { cni: Cni::new(&records(dirs)), attachments: Vec::new(), netns: path };
@@ -170,9 +180,9 @@ impl Namespace {
     async fn begin(netns: Netns, plugins: Option<Plugins>) -> Result<(Self, Vec<Nic>)> {
         // Without the rights for it, or on an old kernel, nobody reaches the loopback address, and all else works.
         let loopback = Loopback::open(&netns).ok();
-        match Takeover::begin(netns).await {
+        match Takeover::begin(netns) {
             Ok((takeover, nics)) => {
-                let names = nics.iter().map(|nic| (nic.interface.mac.clone(), nic.interface.name.clone()));
+                let names = nics.iter().map(|nic| (nic.interface.mac, nic.interface.name.clone()));
                 let names = names.collect();
                 let (listeners, owed) = (vec![], BTreeMap::new());
                 let this = Self {
@@ -199,7 +209,7 @@ impl Namespace {
         }
     }
 
-    /// Settings below /proc/sys/net that differ from a guest's.
+    /// Sysctls below net that differ from a guest's, by name.
     pub(super) fn sysctls(&self) -> Result<HashMap<String, String>> {
         Ok(self.takeover.sysctls()?)
     }
@@ -252,7 +262,7 @@ impl Namespace {
             match update {
                 Ok(update) => self.pass_on(update, guest, machine).await,
                 // There is nothing more to follow.
-                Err(takeover::Error::Ended) => return std::future::pending().await,
+                Err(takeover::Error::Ended(_)) => return std::future::pending().await,
                 Err(error) => {
                     (machine.note)(&format!("cannot tell what changed in the network namespace: {error}"));
                     tokio::time::sleep(PAUSE).await;
@@ -263,17 +273,15 @@ impl Namespace {
 
     /// Has the guest get everything that is in the namespace now.
     async fn catch_up(&mut self, guest: &Guest, machine: &Machine) -> Result<()> {
-        self.takeover.catch_up().await?;
+        self.takeover.catch_up()?;
         while let Some(update) = self.takeover.pending() {
             self.pass_on(update, guest, machine).await;
         }
         if !std::mem::take(&mut self.changed) {
             return Ok(());
         }
-        let interfaces = std::mem::take(&mut self.owed).into_values().collect();
-        let sysctls = self.takeover.sysctls()?;
-        let network = agent::Network { interfaces, sysctls, ..Default::default() };
-        guest.agent().update_network(guest.soon(), &network).await?;
+        let owed = std::mem::take(&mut self.owed);
+        give(guest, owed.values(), self.takeover.sysctls()?).await?;
         self.refused.take().map_or(Ok(()), Err)
     }
 
@@ -281,22 +289,19 @@ impl Namespace {
     async fn pass_on(&mut self, update: Update, guest: &Guest, machine: &Machine) {
         self.changed = true;
         let added = matches!(update, Update::Added(_));
-        let network = match self.network_of(update, machine) {
-            Ok(network) => network,
+        let (interface, device) = match self.accept(update, machine) {
+            Ok(accepted) => accepted,
             Err(error) => {
                 (machine.note)(&format!("an interface that was added is not connected: {error}"));
                 self.refused = Some(error);
                 return;
             }
         };
-        for interface in &network.interfaces {
-            self.owed.remove(&interface.mac);
-        }
-        if let Err(error) = guest.agent().update_network(guest.soon(), &network).await {
-            let error = Error::from(error);
+        let owed = self.owed.remove(&interface.mac);
+        let owed = Owed { device: device.or(owed.and_then(|owed| owed.device)), interface };
+        if let Err(error) = give(guest, [&owed], HashMap::new()).await {
             (machine.note)(&format!("a change of the network is not made in the container: {error}"));
-            let interfaces = network.interfaces.into_iter();
-            self.owed.extend(interfaces.map(|interface| (interface.mac.clone(), interface)));
+            self.owed.insert(owed.interface.mac, owed);
         }
         if added && let Err(error) = self.begin_with_names(guest, machine).await {
             (machine.note)(&format!("names of the network will not be found: {error}"));
@@ -307,7 +312,7 @@ impl Namespace {
     async fn begin_with_names(&mut self, guest: &Guest, machine: &Machine) -> Result<()> {
         let Some(later) = self.later.take_if(|later| named_in(&later.resolv_conf)) else { return Ok(()) };
         let inside = NamesInside::listen(&machine.dir, machine.uid, Netns::open(&later.netns)?)?;
-        self.takeover.let_names_be_asked().await?;
+        self.takeover.let_names_be_asked()?;
         // It is at one of them, and nothing else is.
         self.quiet.notify_one();
         self.names_inside.spawn(inside.serve());
@@ -316,22 +321,22 @@ impl Namespace {
         Ok(())
     }
 
-    /// What the guest is to make of a change.
-    fn network_of(&mut self, update: Update, machine: &Machine) -> Result<agent::Network> {
-        let (interface, devices) = match update {
+    /// What the guest is to make of a change: an interface's state, and the place of the device if it is a new one.
+    fn accept(&mut self, update: Update, machine: &Machine) -> Result<(Interface, Option<String>)> {
+        let (interface, device) = match update {
             Update::Added(nic) => {
                 let device = attach(machine, &nic)?;
-                (nic.interface, vec![device])
+                (nic.interface, Some(device))
             }
-            Update::Changed(interface) => (interface, vec![]),
+            Update::Changed(interface) => (interface, None),
             Update::Removed(mac) => {
                 // It stays, without addresses, and with nobody at its other end.
                 let name = self.names.remove(&mac).unwrap_or_default();
-                (agent::Interface { mac, name, ..Default::default() }, vec![])
+                (Interface::new(mac, name), None)
             }
         };
-        self.names.insert(interface.mac.clone(), interface.name.clone());
-        Ok(agent::Network { interfaces: vec![interface], devices, ..Default::default() })
+        self.names.insert(interface.mac, interface.name.clone());
+        Ok((interface, device))
     }
 
     /// Gives the namespace back, and removes it if it is husk's own.
@@ -369,11 +374,30 @@ async fn forward(guest_socket: PathBuf, port: u16, mut stream: TcpStream) {
     let _ = connected.await;
 }
 
+/// Has the guest plug the devices of interfaces in, and then bring the interfaces to their state.
+async fn give<'a>(
+    guest: &Guest,
+    owed: impl IntoIterator<Item = &'a Owed>,
+    sysctls: HashMap<String, String>,
+) -> Result<()> {
+    let (mut devices, mut interfaces) = (Vec::new(), Vec::new());
+    for Owed { interface, device } in owed {
+        devices.extend(device.clone());
+        interfaces.push(message::interface(interface));
+    }
+    if !devices.is_empty() {
+        guest.plug_in(devices).await?;
+    }
+    let network = agent::Network { interfaces, sysctls, ..Default::default() };
+    guest.agent().update_network(guest.soon(), &network).await?;
+    Ok(())
+}
+
 /// Gives the running VM an interface; says where its device is.
 fn attach(machine: &Machine, nic: &Nic) -> Result<String> {
     let refused = |source| Error::AttachNic { source };
     let mut client = Client::connect(&machine.control).map_err(refused)?;
-    let (mac, none) = (mac_of(&nic.interface)?, RateLimit::default());
+    let (mac, none) = (nic.interface.mac, RateLimit::default());
     let attached = client.attach_net(&nic.interface.name, mac, nic.tap.as_fd(), None, none, none);
     Ok(attached.map_err(refused)?.device)
 }

@@ -7,6 +7,7 @@ use std::{
 
 use husk_base::Mac;
 use husk_network::{
+    definition::DEFAULT_NETWORK,
     names::{hosts::ExtraHost, resolvers::DnsOptions},
     publish::{PortRequest, spec},
 };
@@ -26,8 +27,8 @@ pub enum NetworkMode {
     Cni(Vec<String>),
     /// Whatever a network namespace has that somebody else prepared.
     Namespace(PathBuf),
-    /// What pasta has put into husk's own namespace. It delivers what the host itself sends to these published ports to the
-    /// namespace's loopback address.
+    /// What pasta has put into husk's own namespace. It delivers what the host itself sends to these
+    /// published ports to the namespace's loopback address.
     Pasta(Vec<u16>),
 }
 
@@ -65,16 +66,6 @@ pub struct NetworkOptions {
     pub extra_hosts: Vec<ExtraHost>,
 }
 
-impl NetworkOptions {
-    /// The container whose VM is joined.
-    pub fn joined(&self) -> Option<&str> {
-        match &self.mode {
-            NetworkMode::Container(owner) => Some(owner),
-            _ => None,
-        }
-    }
-}
-
 /// Everything that a container's network is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPlan {
@@ -89,8 +80,45 @@ pub struct NetworkPlan {
 }
 
 impl NetworkPlan {
+    /// No network but loopback.
+    pub fn none(hostname: &str) -> Self {
+        let options = NetworkOptions {
+            mode: NetworkMode::None,
+            publish: Vec::new(),
+            publish_all: false,
+            dns: DnsOptions::default(),
+            extra_hosts: Vec::new(),
+        };
+        Self { options, name: None, hostname: hostname.to_owned(), exposed_ports: Vec::new() }
+    }
+
+    /// Whether a user who has seen the container end may want at once what it had: a port, a certain address, or a network
+    /// without users. Elsewhere, nobody need wait for the host to take the network apart.
+    pub fn is_wanted_by_others(&self) -> bool {
+        let options = &self.options;
+        let published = options.publish_all || !options.publish.is_empty();
+        match &options.mode {
+            NetworkMode::None | NetworkMode::Container(_) | NetworkMode::Namespace(_) => false,
+            NetworkMode::Pasta(_) => published,
+            NetworkMode::Cni(_) => true,
+            NetworkMode::Networks(wishes) => {
+                let fixed = |wish: &NetworkWish| {
+                    wish.network != DEFAULT_NETWORK
+                        || wish.ip.is_some()
+                        || wish.ip6.is_some()
+                        || wish.mac.is_some()
+                };
+                published || wishes.iter().any(fixed)
+            }
+        }
+    }
+
     /// The ports to publish: those that the user names, and with `publish_all` those that the image exposes.
     pub(super) fn wanted_ports(&self) -> Vec<PortRequest> {
+        if let NetworkMode::Pasta(_) = self.options.mode {
+            // Pasta has them.
+            return Vec::new();
+        }
         let mut ports = self.options.publish.clone();
         if self.options.publish_all {
             let exposed = self.exposed_ports.iter().map(String::as_str);

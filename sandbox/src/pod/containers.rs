@@ -3,21 +3,29 @@
 use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
-    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessRef, ProcessResponse, ResizeTtyRequest,
-    RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
+    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ListProcessesResponse, ProcessRef,
+    ProcessResponse, ResizeTtyRequest, RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
+    root_fs::Root,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
 use ttrpc::context::Context;
 
 use super::{
-    ContainerRequest, Created, Event, Exit, Member, PidNamespace, Pod, ProcessInfo, RootfsSource, StdioFlags,
-    share::Tree, spec,
+    ContainerRequest, Created, Event, Exit, Member, OwnSpec, PidNamespace, Pod, ProcessInfo, RootfsSource,
+    StdioFlags,
+    share::{Places, Tree},
+    spec,
 };
 use crate::{Error, Result, guest::timed_out};
 
+/// Processes that a guest lists beyond these are left out.
+const MAX_PROCESSES: usize = 4096;
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+
+/// Why a directory can't be shared with a guest that was started without.
+const NO_SHARES: &str = "the pod's virtual machine was started without directories of the host: mount them in the pod's first container, too";
 
 impl Pod {
     /// Makes a container, up to but not including its first process's program.
@@ -26,10 +34,11 @@ impl Pod {
     /// When there is one of this id; when a source of a mount is missing, or can't be shared with a VM; when spec, root or
     /// program are no good. Nothing is left of it then.
     pub async fn create(&self, request: ContainerRequest) -> Result<Created> {
-        let ContainerRequest { id, spec, rootfs, pids, stdio } = request;
+        let ContainerRequest { id, spec, rootfs, pids, stdio, own } = request;
         let pids = self.pid_namespace(&pids)?;
         let oom_score = spec.process().as_ref().and_then(Process::oom_score_adj);
-        let spec::Guest { mut spec, binds, blocks, shared_memory } = spec::for_guest(spec, &id, pids)?;
+        let spec::Guest { mut spec, binds, blocks, shared_memory } =
+            spec::for_guest(spec, &id, pids, own.is_some())?;
         {
             let mut members = self.members();
             if members.contains_key(&id) {
@@ -40,21 +49,23 @@ impl Pod {
         }
         self.apply_oom_score();
         let created = async {
-            let (mut rootfs, places) = self.prepare(&id, rootfs, binds).await?;
+            let (rootfs, places) = self.prepare(&id, rootfs, binds).await?;
             spec::place(&mut spec, &id, &places);
             let mut block_devices = Vec::with_capacity(blocks.len());
             for block in blocks {
-                let (place, device) = self.disks.attach_block(block).await?;
+                let device = self.disks.attach_block(block).await?;
                 self.remember_disk(&id, &device.serial);
-                rootfs.devices.push(place);
                 block_devices.push(device);
             }
             let expected = self.hub.expect(&id, "", stdio);
+            let OwnSpec { user, volumes } = own.unwrap_or_default();
             let request = CreateContainerRequest {
                 container_id: id.clone(),
                 spec_json: json(&spec)?,
                 rootfs: Some(rootfs).into(),
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
+                user,
+                volumes,
                 block_devices,
                 shared_memory_bytes: shared_memory.map_or(0, |path| size_of_shared_memory(&path)),
                 ..Default::default()
@@ -88,7 +99,8 @@ impl Pod {
         self.done(self.guest.agent().start_container(self.guest.soon(), &request)).await.map(drop)
     }
 
-    /// Runs a further process in a started container.
+    /// Runs another process in a started container. `user`, if given, is looked up in the container's own files; an empty one is
+    /// the process's.
     ///
     /// # Errors
     /// When there is no such container, it does not run, it has had an exec of this id, or the program can't be run.
@@ -98,14 +110,16 @@ impl Pod {
         exec_id: &str,
         process: Process,
         stdio: StdioFlags,
+        user: Option<&str>,
     ) -> Result<Created> {
-        let process = spec::process_for_guest(process);
+        let process = spec::process_for_guest(process, user.is_some());
         let expected = self.hub.expect(id, exec_id, stdio);
         let request = ExecRequest {
             container_id: id.into(),
             exec_id: exec_id.into(),
             process_json: json(&process)?,
             stdio: Some(self.stdio(stdio, Some(&process))).into(),
+            user: user.unwrap_or_default().into(),
             ..Default::default()
         };
         self.made(self.guest.agent().exec(self.guest.soon(), &request), expected.all()).await
@@ -154,11 +168,16 @@ impl Pod {
     pub async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>> {
         let request = container(id);
         let list = self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await?;
-        let info = |process: husk_protocol::agent::ProcessInfo| ProcessInfo {
-            pid: process.pid,
-            exec_id: (!process.exec_id.is_empty()).then_some(process.exec_id),
-        };
-        Ok(list.processes.into_iter().map(info).collect())
+        Ok(list.processes.into_iter().take(MAX_PROCESSES).map(ProcessInfo::from).collect())
+    }
+
+    /// All that the guest tells of a container's processes.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub async fn processes(&self, id: &str) -> Result<ListProcessesResponse> {
+        let request = container(id);
+        self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await
     }
 
     /// What a container uses, as its cgroup in the guest says.
@@ -260,25 +279,37 @@ impl Pod {
         rootfs: RootfsSource,
         binds: Vec<spec::Bind>,
     ) -> Result<(RootFs, Vec<String>)> {
-        let (root, mut request) = match rootfs {
-            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), RootFs::default()),
-            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), RootFs::default()),
+        let (tree, disk) = match rootfs {
+            RootfsSource::Directory(path) => (Some(Tree::Directory(path)), None),
+            RootfsSource::Mounts(mounts) => (Some(Tree::Mounts(mounts)), None),
             RootfsSource::Disk(source) => {
-                let (disk, serial) = self.disks.attach_root(source).await?;
-                self.remember_disk(id, &serial);
-                (None, disk)
+                let disk = self.disks.attach_root(source).await?;
+                self.remember_disk(id, &disk.serial);
+                (None, Some(Root::Disk(disk)))
+            }
+            RootfsSource::Image(root) => {
+                let (disks, serials) = self.disks.attach_image(root).await?;
+                serials.iter().for_each(|serial| self.remember_disk(id, serial));
+                (None, Some(Root::Image(disks)))
             }
         };
-        let places = self.share.add(id, root, binds).await?;
-        request.shared_dir = places.root.unwrap_or_default();
-        Ok((request, places.binds))
+        let places = match &self.share {
+            Some(share) => share.add(id, tree, binds).await?,
+            None if tree.is_none() && binds.is_empty() => Places::default(),
+            None => return Err(Error::InvalidOption(NO_SHARES.into())),
+        };
+        let root = disk.or(places.root.map(Root::SharedDir));
+        Ok((RootFs { root, ..Default::default() }, places.binds))
     }
 
     /// Takes away what the host has of a container.
     async fn forget(&self, id: &str) -> Result<()> {
         let member = self.members().remove(id).unwrap_or_default();
         self.apply_oom_score();
-        let mut result = self.share.remove(id).await;
+        let mut result = match &self.share {
+            Some(share) => share.remove(id).await,
+            None => Ok(()),
+        };
         for serial in member.disks {
             result = result.and(self.disks.detach(serial).await);
         }

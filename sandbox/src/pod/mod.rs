@@ -1,13 +1,15 @@
-//! A pod: a VM in which containers come and go, whose files a server of the host shares with it.
+//! A pod: a VM in which containers come and go.
 //!
 //! ```text
-//!  Pod ──owns──> husk-vmm (VM) ──virtio-fs──> husk-fs ── its directory:  <container>/rootfs      bind of a root
-//!   │                                                                     .volumes/<n>            bind of a directory that is mounted
-//!   │                                                                     <container>/mounts/<n>  bind of a file that is mounted
+//!  Pod ──owns──> husk-vmm (VM) ── disks of images and containers
+//!   │                 └─virtio-fs──> husk-fs ── its directory:  <container>/rootfs      bind of a root
+//!   │                                                            .volumes/<n>            bind of a directory that is mounted
+//!   │                                                            <container>/mounts/<n>  bind of a file that is mounted
 //!   └──owns──> a thread in a mount namespace of its own, in which these binds are made
 //! ```
 //!
-//! None of the mounts is seen by the host. They end with the processes that see them, however those end.
+//! A pod that shares no directory has neither file server nor thread. None of the mounts is seen by the host. They end with the
+//! processes that see them, however those end.
 
 mod containers;
 mod disks;
@@ -16,6 +18,7 @@ mod options;
 mod processes;
 mod share;
 mod spec;
+pub mod state;
 mod streams;
 
 use std::{
@@ -28,28 +31,40 @@ use std::{
     time::Duration,
 };
 
+use husk_network::publish::PortMapping;
 pub use husk_protocol::agent::{DiskStats, StatsResponse};
-use husk_protocol::{agent::SetupSandboxRequest, cgroup};
+use husk_protocol::{
+    agent::{Empty, SetupSandboxRequest},
+    cgroup,
+};
+use husk_vmm::client::Client;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 
 pub use self::options::{
-    ContainerRequest, Created, DiskSource, Event, Exit, FsMount, PidNamespace, PodAssets, PodOptions,
-    ProcessInfo, RootfsSource, StdioFlags,
+    ContainerRequest, Created, DiskSource, Event, Exit, FsMount, ImageRoot, OwnSpec, PidNamespace, PodAssets,
+    PodNetwork, PodOptions, ProcessInfo, RootfsSource, StdioFlags,
 };
 pub use self::share::RootView;
-use self::{disks::Disks, jailed::Jailed, processes::Processes, share::Share, streams::Hub};
+use self::{
+    disks::{AtStart, Disks},
+    jailed::Jailed,
+    processes::Processes,
+    share::Share,
+    streams::Hub,
+};
 use crate::{
     Error, Result,
     cgroup::Cgroup,
     filesystem::Server,
     guest::{Guest, timed_out},
-    network::{self, Connection, Follow},
+    network::{self, Connection, Endpoint, Follow},
     paths::Dirs,
     privilege,
     rundir::{self, RunDir},
+    timeline::{Stage, Timeline, now_ns},
     vm::{self, Plan, Vm, VmProcess},
 };
 
@@ -57,8 +72,6 @@ use crate::{
 const SPARE_DISKS: u8 = 8;
 /// What a pod's name in the list of names begins with, to tell it from a single container's.
 pub const NAME_PREFIX: &str = "pod-";
-/// Most bytes of a pod's id.
-const MAX_ID: usize = 128;
 /// How long to wait for the news that a VM is gone whose agent does not answer any more.
 const NEWS_GRACE: Duration = Duration::from_secs(5);
 /// After which time the processes that wait for VMM and server join these in their cgroup. Joining makes the host's kernel wait for all its
@@ -71,8 +84,11 @@ pub struct Pod {
     guest: Arc<Guest>,
     hub: Hub,
     disks: Disks,
-    share: Share,
+    share: Option<Share>,
+    control: PathBuf,
     network: Follow,
+    endpoints: Vec<Endpoint>,
+    published: Vec<PortMapping>,
     processes: Processes,
     /// The directory of the cgroup that VMM and server are in.
     cgroup: Option<PathBuf>,
@@ -86,10 +102,10 @@ pub struct Pod {
 struct Running {
     stop: oneshot::Sender<()>,
     supervisor: JoinHandle<Result<()>>,
-    network: Connection,
+    network: Option<Connection>,
     /// After the processes in it, which are killed with it.
     cgroup: Option<Cgroup>,
-    dir: RunDir,
+    dir: Arc<RunDir>,
 }
 
 /// A container, as its pod knows it.
@@ -106,46 +122,81 @@ struct Member {
 }
 
 impl Pod {
-    /// Starts a pod without containers, after cleaning up what killed ones left. To be awaited to its end: what it has done to
-    /// a network namespace when it is dropped half-way is undone by the next start, or by [`clean_up`].
+    /// Starts a pod without containers in `dir`. To be awaited to its end: what it has done to a network namespace when it is
+    /// dropped half-way is undone by the next start, or by [`clean_up`].
     ///
     /// # Errors
-    /// When this is not root; when an option can't be used; when the network can't be taken over; when file system server or
-    /// VM can't be started, or the agent does not answer. Whatever was made is gone then.
-    pub async fn start(dirs: &Dirs, assets: &PodAssets, options: PodOptions) -> Result<Self> {
+    /// When an option can't be used, or takes root; when the network can't be made or taken over; when file system server or VM
+    /// can't be started, or the agent does not answer. Whatever was made is gone then.
+    pub async fn start(
+        dirs: &Dirs,
+        assets: &PodAssets,
+        dir: Arc<RunDir>,
+        options: PodOptions,
+    ) -> Result<Self> {
         check(&options)?;
-        let PodOptions { id, vcpus, mem_size_mib, netns, resolv_conf, hostname, cgroup, timeout, note } =
-            options;
-        let dir = RunDir::create(dirs, Some(&format!("{NAME_PREFIX}{id}")))?;
+        let PodOptions {
+            vcpus,
+            mem_size_mib,
+            network,
+            hostname,
+            roots,
+            shares,
+            cgroup,
+            timeout,
+            note,
+            give_up,
+        } = options;
         let own_cgroup = match cgroup {
             Some(_) => None,
             None => Cgroup::create(dir.id(), mem_size_mib)?,
         };
         let cgroup = cgroup.or_else(|| own_cgroup.as_ref().map(|own| own.path().to_owned()));
-        let share = Share::start(&dir).await?;
-        let (server, socket) = share.plan(&assets.filesystem, &dir, cgroup.as_deref())?;
-        let mut network =
-            Connection::of_namespace(dirs, &hostname, netns.as_deref(), resolv_conf.as_deref(), note).await?;
+        let share = if shares { Some(Share::start(&dir).await?) } else { None };
+        let planned = match &share {
+            Some(share) => Some(share.plan(&assets.filesystem, &dir, cgroup.as_deref())?),
+            None => None,
+        };
+        let (server, socket) = planned.unzip();
+        let (at_start, disks) = AtStart::of(&roots);
+        let mut network = match &network {
+            PodNetwork::Namespace { path, resolv_conf } => {
+                Connection::of_namespace(dirs, &hostname, Some(path), resolv_conf.as_deref(), note).await?
+            }
+            PodNetwork::Planned(plan) => Connection::make(dirs, &dir, plan, note).await?,
+        };
         let plan = Plan {
             vcpus,
             mem_size_mib,
-            disks: Vec::new(),
+            disks,
             spare_disks: SPARE_DISKS,
             nets: network.take_nets(),
             spare_nets: network.spare_nets(),
-            filesystem: Some(socket),
+            filesystem: socket,
+            shared_memory: shares,
             cgroup: cgroup.clone(),
             timeout,
         };
         let booted = async {
+            let serving = async {
+                match (&share, server) {
+                    (Some(share), Some(server)) => share.serve(server).await.map(Some),
+                    _ => Ok(None),
+                }
+            };
             // The VM first: its making waits for the host's kernel, and it does not need its server before it has booted.
-            let started = tokio::try_join!(Vm::start(&assets.vm, &dir, plan), share.serve(server));
-            let (mut vm, server) = started?;
+            let (mut vm, server) = tokio::try_join!(Vm::start(&assets.vm, &dir, plan), serving)?;
             let guest = vm.guest().clone();
             let set_up = SetupSandboxRequest { hostname, ..network.set_up() };
-            match guest.agent().setup_sandbox(guest.soon(), &set_up).await {
-                Ok(_) => Ok((vm, server)),
+            match guest.set_up(set_up).await {
+                Ok(()) => Ok((vm, server)),
                 Err(error) => Err(vm.explain(error).await),
+            }
+        };
+        let booted = async {
+            tokio::select! {
+                booted = booted => booted,
+                () = give_up.notified() => Err(Error::WrongState("the container was stopped before it ran".into())),
             }
         };
         let (vm, server) = match booted.await {
@@ -157,31 +208,73 @@ impl Pod {
             }
         };
         let (process, guest) = vm.into_parts();
-        let processes = Processes::of([process.id(), server.id()]);
+        let processes = Processes::of([process.id(), server.as_ref().and_then(Server::id)]);
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(process, server, cgroup.clone(), stopped, end));
         let hub = Hub::start(guest.clone());
-        let disks = Disks::new(vm::control_path(&dir.join("")));
-        let mut running = Running { stop, supervisor, network, cgroup: own_cgroup, dir };
-        if let Err(error) = running.network.serve(&guest, &running.dir, note) {
+        let (endpoints, published) = (network.endpoints(), network.published());
+        let served = network.serve(&guest, &dir, note);
+        let follow = network.follow();
+        let control = vm::control_path(dir.path());
+        let disks = Disks::new(control.clone(), guest.clone(), at_start);
+        let running = Running { stop, supervisor, network: Some(network), cgroup: own_cgroup, dir };
+        if let Err(error) = served {
             let _ = running.end().await;
             return Err(error);
         }
-        let network = running.network.follow();
-        let running = tokio::sync::Mutex::new(Some(running));
         Ok(Self {
             guest,
             hub,
             disks,
             share,
-            network,
+            control,
+            network: follow,
+            endpoints,
+            published,
             processes,
             cgroup,
             containers: Mutex::default(),
             ended,
-            running,
+            running: tokio::sync::Mutex::new(Some(running)),
         })
+    }
+
+    /// What VMM and guest have recorded of the way here. Timings are an extra: a missing part is left out.
+    pub async fn timeline(&self) -> Vec<(Stage, u64)> {
+        let mut timeline = Timeline::default();
+        if let Ok(guest) = self.guest.agent().timeline(self.guest.soon(), &Empty::default()).await {
+            timeline.add_guest(&guest, now_ns());
+        }
+        let control = self.control.clone();
+        let asked = tokio::task::spawn_blocking(move || Client::connect(control)?.state()).await;
+        if let Ok(Ok(state)) = asked {
+            timeline.mark_at(Stage::VmmConfigured, state.configured_ns);
+            timeline.mark_at(Stage::FirstInstruction, state.first_instruction_ns);
+        }
+        timeline.into_marks()
+    }
+
+    /// The networks that the guest is on since its start.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The ports of the host that lead to the guest.
+    pub fn published(&self) -> &[PortMapping] {
+        &self.published
+    }
+
+    /// Takes the pod's network away, so that addresses and ports are free for others. No process of it speaks any more.
+    ///
+    /// # Errors
+    /// What could not be taken away; the next start tries again.
+    pub async fn close_network(&self) -> Result<()> {
+        let network = self.running.lock().await.as_mut().and_then(|running| running.network.take());
+        match network {
+            Some(network) => network.close().await,
+            None => Ok(()),
+        }
     }
 
     /// Returns when the pod has ended: why, if nobody stopped it.
@@ -209,7 +302,10 @@ impl Pod {
         self.unmount_disks().await;
         self.members().clear();
         let ended = running.end().await;
-        self.share.close().await.and(ended)
+        match &self.share {
+            Some(share) => share.close().await.and(ended),
+            None => ended,
+        }
     }
 
     /// What a failed request means: the agent's own error, or that the VM is gone and why.
@@ -238,7 +334,13 @@ impl Running {
         let Self { stop, supervisor, network, cgroup, dir } = self;
         // It has ended by itself if nobody listens.
         let _ = stop.send(());
-        let (killed, closed) = tokio::join!(supervisor, network.close());
+        let close = async {
+            match network {
+                Some(network) => network.close().await,
+                None => Ok(()),
+            }
+        };
+        let (killed, closed) = tokio::join!(supervisor, close);
         drop((cgroup, dir));
         killed.unwrap_or(Ok(())).and(closed)
     }
@@ -247,17 +349,23 @@ impl Running {
 /// Ends VM and server when one of them ends, or when it is asked to, and says why in `end`.
 async fn supervise(
     mut vm: VmProcess,
-    mut server: Server,
+    mut server: Option<Server>,
     cgroup: Option<PathBuf>,
     stopped: oneshot::Receiver<()>,
     end: watch::Sender<Option<Arc<str>>>,
 ) -> Result<()> {
-    let waiting = [vm.id(), server.id()];
+    let processes = [vm.id(), server.as_ref().and_then(Server::id)];
+    let served = async {
+        match &mut server {
+            Some(server) => server.ended().await,
+            None => pending().await,
+        }
+    };
     let reason = tokio::select! {
-        reason = join(cgroup, waiting) => match reason {},
+        reason = join(cgroup, processes) => match reason {},
         _ = stopped => "it was stopped".to_owned(),
         reason = vm.ended() => reason,
-        reason = server.ended() => {
+        reason = served => {
             // It ends when the VM does, too.
             match tokio::time::timeout(NEWS_GRACE, vm.ended()).await {
                 Ok(reason) => reason,
@@ -265,8 +373,14 @@ async fn supervise(
             }
         }
     };
-    let jailed = Jailed::of([vm.id(), server.id()]);
-    let (vm, server) = tokio::join!(vm.kill(), server.kill());
+    let jailed = Jailed::of(processes);
+    let kill_server = async {
+        match &mut server {
+            Some(server) => server.kill().await,
+            None => Ok(()),
+        }
+    };
+    let (vm, server) = tokio::join!(vm.kill(), kill_server);
     jailed.gone().await;
     end.send_replace(Some(reason.into()));
     vm.and(server)
@@ -297,18 +411,14 @@ pub async fn clean_up(dirs: &Dirs, note: fn(&str)) -> Result<()> {
 
 fn check(options: &PodOptions) -> Result<()> {
     let invalid = |text: String| Err(Error::InvalidOption(text));
-    let PodOptions { id, vcpus, .. } = options;
-    if !privilege::is_root() {
+    if options.shares && !privilege::is_root() {
         return invalid(
-            "a pod needs root: its files are served by a process that gives them to any user".into(),
+            "directories of the host take root: they are served by a process that gives them to any user"
+                .into(),
         );
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(plain) {
-        return invalid(format!("{id:?} can't be a pod's id: use 1 to {MAX_ID} letters, digits, _, - and ."));
-    }
-    if !(1..=32).contains(vcpus) {
-        return invalid(format!("{vcpus} CPUs are not possible: choose 1 to 32"));
+    if !(1..=32).contains(&options.vcpus) {
+        return invalid(format!("{} CPUs are not possible: choose 1 to 32", options.vcpus));
     }
     Ok(())
 }

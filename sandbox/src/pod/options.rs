@@ -2,12 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use husk_protocol::agent;
 use oci_spec::runtime::Spec;
+use tokio::sync::Notify;
 
-use crate::{Result, paths::Assets, stdio::Streams};
+use crate::{Result, network::NetworkPlan, paths::Assets, stdio::Streams, untrusted};
+
+/// Most bytes of a process's command line.
+const MAX_COMMAND: usize = 4096;
+/// Most bytes of other texts about a process.
+const MAX_TEXT: usize = 128;
 
 /// husk's own pieces that a pod needs.
 #[derive(Debug, Clone)]
@@ -29,29 +37,56 @@ impl PodAssets {
 }
 
 /// What kind of pod to start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PodOptions {
-    /// A name that no other living pod of this husk has: at most 128 letters, digits, `_`, `-` and `.`.
-    pub id: String,
     /// Number of virtual CPUs, 1 to 32.
     pub vcpus: u8,
     /// The VM's memory in MiB.
     pub mem_size_mib: u32,
-    /// The network namespace whose interfaces become the pod's; `None`: loopback alone.
-    pub netns: Option<PathBuf>,
-    /// The file that becomes containers' `/etc/resolv.conf`, if it is known. Where it names 127.0.0.11, now or when an interface
-    /// comes, the name server at this address in that namespace is reached at this address in the VM, as Docker's; port 53 of
-    /// 0.0.0.0 is taken there then.
-    pub resolv_conf: Option<PathBuf>,
+    /// What its network is.
+    pub network: PodNetwork,
     /// The pod's host name.
     pub hostname: String,
+    /// Roots of containers that the VM has from its start. Others join it later.
+    pub roots: Vec<ImageRoot>,
+    /// Directories of the host can be shared with the guest. Takes root.
+    pub shares: bool,
     /// The directory of a cgroup (version 2) in which the VM's processes are put. Its limits are whoever made it to set, and
     /// it stays when the pod is gone. `None`: one of husk's own.
     pub cgroup: Option<PathBuf>,
     /// How long the VM may take to boot, and its agent to answer.
     pub timeout: Duration,
-    /// Is told what the user should know, and is no failure.
+    /// Receives what the user should know, and is not a failure.
     pub note: fn(&str),
+    /// Wakes when the pod is not wanted any more while it still starts.
+    pub give_up: Arc<Notify>,
+}
+
+/// Where a pod's network comes from.
+#[derive(Debug, Clone)]
+pub enum PodNetwork {
+    /// The interfaces of a network namespace become the pod's.
+    Namespace {
+        /// The namespace.
+        path: PathBuf,
+        /// The file that becomes containers' `/etc/resolv.conf`, if it is known. Where it names 127.0.0.11, now or when an
+        /// interface comes, the name server at this address in that namespace is reached at this address in the VM, as
+        /// Docker's; port 53 of 0.0.0.0 is taken there then.
+        resolv_conf: Option<PathBuf>,
+    },
+    /// Networks of husk's own, of CNI's, or none.
+    Planned(NetworkPlan),
+}
+
+/// A root made of an image's unpacked disk, and a disk for what is written over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRoot {
+    /// The container's id.
+    pub container_id: String,
+    /// The unpacked image, which is only read.
+    pub base: PathBuf,
+    /// The disk of the container's own.
+    pub scratch: PathBuf,
 }
 
 /// A container to make.
@@ -68,6 +103,17 @@ pub struct ContainerRequest {
     pub pids: PidNamespace,
     /// Which streams its first process has.
     pub stdio: StdioFlags,
+    /// What the pod adds to it: for containers whose spec was made by husk.
+    pub own: Option<OwnSpec>,
+}
+
+/// What a container's spec leaves to the pod and its guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnSpec {
+    /// `user`, `uid`, `user:group`, ..., looked up in the container's own files; empty: the spec's.
+    pub user: String,
+    /// Paths that stay writable when the root is read-only.
+    pub volumes: Vec<String>,
 }
 
 /// Where a container's root file system comes from.
@@ -80,6 +126,8 @@ pub enum RootfsSource {
     Mounts(Vec<FsMount>),
     /// A block device or a disk image, which the host does not mount.
     Disk(DiskSource),
+    /// An unpacked image under a disk of the container's own.
+    Image(ImageRoot),
 }
 
 /// One mount, as of mount(8).
@@ -158,6 +206,39 @@ pub struct ProcessInfo {
     pub pid: u32,
     /// It is the first process of this exec. `None`: the container's first, or made by one of the container's.
     pub exec_id: Option<String>,
+    /// Its parent's number in the VM.
+    pub ppid: u32,
+    /// Its effective user id.
+    pub uid: u32,
+    /// The name of that user in the container; empty: there is none.
+    pub user: String,
+    /// When it was started, by the guest's clock.
+    pub started: SystemTime,
+    /// The CPU time that it has used.
+    pub cpu_time: Duration,
+    /// Its terminal, as `pts/0`; empty: it has none.
+    pub tty: String,
+    /// Its command line.
+    pub command: String,
+}
+
+/// Texts are cut to what the agent's API allows, and control characters in them are escaped.
+impl From<agent::ProcessInfo> for ProcessInfo {
+    fn from(process: agent::ProcessInfo) -> Self {
+        let started = Duration::from_millis(process.started_unix_ms);
+        let text = |text: &str| untrusted::line(text, MAX_TEXT);
+        Self {
+            pid: process.pid,
+            exec_id: (!process.exec_id.is_empty()).then(|| text(&process.exec_id)),
+            ppid: process.ppid,
+            uid: process.uid,
+            user: text(&process.user),
+            started: SystemTime::UNIX_EPOCH.checked_add(started).unwrap_or(SystemTime::UNIX_EPOCH),
+            cpu_time: Duration::from_millis(process.cpu_time_ms),
+            tty: text(&process.tty),
+            command: untrusted::line(&process.command, MAX_COMMAND),
+        }
+    }
 }
 
 /// Something that happened in a pod.

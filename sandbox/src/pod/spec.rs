@@ -98,11 +98,12 @@ pub(super) enum Pids {
     Of(u32),
 }
 
-/// Rewrites a spec.
+/// Rewrites a spec. With `own`, one that husk has made, which leaves the user to the guest, and whose container has an IPC namespace
+/// of its own and the pod's files in `/etc`.
 ///
 /// # Errors
 /// When it has no process, or a mount that can't be made in a guest.
-pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids) -> Result<Guest> {
+pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids, own: bool) -> Result<Guest> {
     let (Some(process), Some(linux)) = (spec.process().clone(), spec.linux().clone()) else {
         return Err(Error::InvalidOption("the OCI runtime spec has no process or no linux section".into()));
     };
@@ -113,15 +114,18 @@ pub(super) fn for_guest(mut spec: Spec, container_id: &str, pids: Pids) -> Resul
         mount.source().clone().filter(|source| is_shared_memory(source, mount.destination()))
     });
     let mounts = mounts.into_iter().map(|mount| mount_for_guest(mount, container_id, &mut binds));
-    let mounts = mounts.collect::<Result<Vec<_>>>()?;
+    let mut mounts = mounts.collect::<Result<Vec<_>>>()?;
+    if own {
+        mounts.extend(etc_files());
+    }
     let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().clone()).map(|start| {
         let mut hooks = Hooks::default();
         hooks.set_start_container(Some(start));
         hooks
     });
     spec.set_mounts(Some(mounts))
-        .set_process(Some(process_for_guest(process)))
-        .set_linux(Some(linux_for_guest(linux, pids)))
+        .set_process(Some(process_for_guest(process, own)))
+        .set_linux(Some(linux_for_guest(linux, pids, own)))
         .set_hooks(hooks)
         .set_hostname(None)
         .set_domainname(None);
@@ -140,10 +144,12 @@ pub(super) fn place(spec: &mut Spec, container_id: &str, places: &[String]) {
     }
 }
 
-/// Rewrites a process.
-pub(super) fn process_for_guest(mut process: Process) -> Process {
-    // Whoever wrote the spec has resolved the user: one without groups has none.
-    process.user_mut().additional_gids_mut().get_or_insert_default();
+/// Rewrites a process. With `own`, its user is left to the guest.
+pub(super) fn process_for_guest(mut process: Process, own: bool) -> Process {
+    if !own {
+        // Whoever wrote the spec has resolved the user: one without groups has none.
+        process.user_mut().additional_gids_mut().get_or_insert_default();
+    }
     process.set_apparmor_profile(None).set_selinux_label(None).set_exec_cpu_affinity(None);
     process
 }
@@ -167,14 +173,14 @@ pub(super) fn resources_for_guest(mut resources: LinuxResources) -> LinuxResourc
     resources
 }
 
-fn linux_for_guest(mut linux: Linux, pids: Pids) -> Linux {
+fn linux_for_guest(mut linux: Linux, pids: Pids, own: bool) -> Linux {
     // Nobody else's mounts are in the guest: what is mounted on the host later comes as part of what is shared.
     let propagation = linux.rootfs_propagation().as_ref().map(|given| match given.as_str() {
         "private" | "rprivate" => "private".to_owned(),
         _ => "slave".to_owned(),
     });
     let resources = linux.resources().clone().map(resources_for_guest);
-    let namespaces = namespaces(linux.namespaces().as_deref().unwrap_or_default(), pids);
+    let namespaces = namespaces(linux.namespaces().as_deref().unwrap_or_default(), pids, own);
     if let Some(devices) = linux.devices_mut() {
         devices.retain(|device| device.typ() != LinuxDeviceType::B);
     }
@@ -226,7 +232,7 @@ fn is_about_a_block_device(rule: &LinuxDeviceCgroup) -> bool {
     rule.typ() == Some(LinuxDeviceType::B) && rule.major().is_some()
 }
 
-fn namespaces(given: &[LinuxNamespace], pids: Pids) -> Vec<LinuxNamespace> {
+fn namespaces(given: &[LinuxNamespace], pids: Pids, own: bool) -> Vec<LinuxNamespace> {
     let namespace = |typ, path: Option<PathBuf>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(typ).set_path(path);
@@ -242,8 +248,11 @@ fn namespaces(given: &[LinuxNamespace], pids: Pids) -> Vec<LinuxNamespace> {
         namespace(LinuxNamespaceType::Mount, None),
         namespace(LinuxNamespaceType::Cgroup, None),
     ];
-    let own = [LinuxNamespaceType::User, LinuxNamespaceType::Time];
-    all.extend(given.iter().filter(|one| own.contains(&one.typ())).map(|one| namespace(one.typ(), None)));
+    if own {
+        all.push(namespace(LinuxNamespaceType::Ipc, None));
+    }
+    let kept = [LinuxNamespaceType::User, LinuxNamespaceType::Time];
+    all.extend(given.iter().filter(|one| kept.contains(&one.typ())).map(|one| namespace(one.typ(), None)));
     all
 }
 
@@ -278,6 +287,19 @@ fn mount_for_guest(mut mount: Mount, container_id: &str, binds: &mut Vec<Bind>) 
     mount.set_typ(Some("bind".into())).set_source(Some(in_guest(container_id, binds.len())));
     binds.push(Bind { source, destination, read_only });
     Ok(mount)
+}
+
+/// The files in `/etc` that the pod's containers have from its guest.
+fn etc_files() -> impl Iterator<Item = Mount> {
+    ["hostname", "hosts", "resolv.conf"].into_iter().map(|name| {
+        let mut mount = Mount::default();
+        mount
+            .set_destination(format!("/etc/{name}").into())
+            .set_typ(Some("bind".into()))
+            .set_source(Some(format!("/run/husk/etc/{name}").into()))
+            .set_options(Some(["bind", "rprivate"].map(str::to_owned).to_vec()));
+        mount
+    })
 }
 
 /// Where the guest finds the n-th bind mount's source.
@@ -343,7 +365,7 @@ mod tests {
     #[test]
     fn what_is_the_hosts_goes_and_the_rest_stays() {
         let Guest { spec, binds, blocks, shared_memory } =
-            for_guest(host_spec(&json!([])), "c", Pids::Own).unwrap();
+            for_guest(host_spec(&json!([])), "c", Pids::Own, false).unwrap();
         assert!(binds.is_empty() && blocks.is_empty() && shared_memory.is_none());
         let json = serde_json::to_value(&spec).unwrap();
         assert_eq!(json["root"]["readonly"], true);
@@ -384,7 +406,7 @@ mod tests {
         spec["linux"]["resources"]["devices"] =
             json!([everything, rule(true, 16, "rwm"), rule(true, 32, "rm"), rule(false, 0, "rwm")]);
         let Guest { spec, blocks, .. } =
-            for_guest(serde_json::from_value(spec).unwrap(), "c", Pids::Own).unwrap();
+            for_guest(serde_json::from_value(spec).unwrap(), "c", Pids::Own, false).unwrap();
         let found: Vec<_> =
             blocks.iter().map(|b| (b.path.to_str().unwrap(), b.minor, b.read_only, b.mode)).collect();
         assert_eq!(found, [("/dev/xvda", 16, false, 384), ("/dev/ro", 32, true, 384)]);
@@ -398,7 +420,7 @@ mod tests {
         for (pids, path) in
             [(Pids::Own, None), (Pids::Pod, Some("/run/husk/pids")), (Pids::Of(9), Some("/proc/9/ns/pid"))]
         {
-            let Guest { spec, .. } = for_guest(host_spec(&json!([])), "c", pids).unwrap();
+            let Guest { spec, .. } = for_guest(host_spec(&json!([])), "c", pids, false).unwrap();
             let path = path.map(str::to_owned);
             assert_eq!(namespaces_of(&spec), [(Pid, path), (Mount, None), (Cgroup, None), (User, None)]);
         }
@@ -416,7 +438,7 @@ mod tests {
             {"destination": "/dev/shm", "type": "bind", "source": "/volumes/memory", "options": ["rbind"]},
         ]);
         let Guest { spec, binds, shared_memory, .. } =
-            for_guest(host_spec(&mounts), "c1", Pids::Own).unwrap();
+            for_guest(host_spec(&mounts), "c1", Pids::Own, false).unwrap();
         assert_eq!(shared_memory.as_deref(), Some(Path::new("/run/x/sandboxes/y/shm")));
         let json = serde_json::to_value(spec.mounts()).unwrap();
         let sources: Vec<&str> =
@@ -447,10 +469,10 @@ mod tests {
             (json!({"destination": "/x"}), "type \"\" on /x"),
             (json!({"destination": "/x", "type": "bind"}), "the bind mount on /x has no source"),
         ] {
-            let error = for_guest(host_spec(&json!([mount])), "c", Pids::Own).unwrap_err().to_string();
+            let error = for_guest(host_spec(&json!([mount])), "c", Pids::Own, false).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
         let empty: Spec = serde_json::from_str(r#"{"ociVersion":"1.0.0"}"#).unwrap();
-        assert!(for_guest(empty, "c", Pids::Own).is_err());
+        assert!(for_guest(empty, "c", Pids::Own, false).is_err());
     }
 }

@@ -1,16 +1,16 @@
 //! The streams of all processes of a pod: the agent dials one port for all, at any time and in any order.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use husk_protocol::{StdioKind, StreamHello};
+use husk_protocol::{StdioKind, StreamName, StreamToken};
 use tokio::{
     net::UnixStream,
-    sync::{Semaphore, oneshot},
-    task::AbortHandle,
+    sync::oneshot,
+    task::{AbortHandle, JoinHandle},
 };
 
 use super::options::StdioFlags;
@@ -19,14 +19,16 @@ use crate::{
     stdio::{self, Stream, Streams},
 };
 
-/// Connections at a time that have not yet said whose they are; further ones wait to be accepted.
+/// Connections at a time that have not yet said which stream they are.
 const MAX_NAMELESS: usize = 64;
+/// How long a connection may take to say it.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait before accepting again when the host has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-type Waiting = Arc<Mutex<HashMap<StreamHello, oneshot::Sender<Stream>>>>;
+type Waiting = Arc<Mutex<HashMap<StreamName, oneshot::Sender<Stream>>>>;
 
-/// Accepts streams, and hands them to whoever expects them. Strangers are closed.
+/// Accepts streams, and hands each to the request that expects it. Other connections are closed.
 #[derive(Debug)]
 pub(super) struct Hub {
     waiting: Waiting,
@@ -36,8 +38,12 @@ pub(super) struct Hub {
 impl Hub {
     /// Begins to accept what `guest` dials.
     pub(super) fn start(guest: Arc<Guest>) -> Self {
+        Self::with_patience(guest, PATIENCE)
+    }
+
+    fn with_patience(guest: Arc<Guest>, patience: Duration) -> Self {
         let waiting = Waiting::default();
-        let task = tokio::spawn(accept(guest, waiting.clone())).abort_handle();
+        let task = tokio::spawn(accept(guest, waiting.clone(), patience)).abort_handle();
         Self { waiting, task }
     }
 
@@ -46,11 +52,11 @@ impl Hub {
         let mut streams = Vec::with_capacity(3);
         let mut waiting = lock(&self.waiting);
         for kind in flags.kinds() {
-            let hello =
-                StreamHello { container_id: container_id.to_owned(), exec_id: exec_id.to_owned(), kind };
+            let name =
+                StreamName { container_id: container_id.to_owned(), exec_id: exec_id.to_owned(), kind };
             let (sender, receiver) = oneshot::channel();
-            waiting.insert(hello.clone(), sender);
-            streams.push((hello, receiver));
+            waiting.insert(name.clone(), sender);
+            streams.push((name, receiver));
         }
         Expected { streams, waiting: self.waiting.clone() }
     }
@@ -77,7 +83,7 @@ impl StdioFlags {
 /// Streams that are being waited for; no longer when this is dropped.
 #[derive(Debug)]
 pub(super) struct Expected {
-    streams: Vec<(StreamHello, oneshot::Receiver<Stream>)>,
+    streams: Vec<(StreamName, oneshot::Receiver<Stream>)>,
     waiting: Waiting,
 }
 
@@ -85,10 +91,10 @@ impl Expected {
     /// All of them, when all have come.
     pub(super) async fn all(mut self) -> Streams {
         let mut streams = Streams::default();
-        for (hello, receiver) in &mut self.streams {
+        for (name, receiver) in &mut self.streams {
             // The sender is dropped when the pod is, and then nobody looks at the streams.
             let stream = receiver.await.ok();
-            match hello.kind {
+            match name.kind {
                 StdioKind::Stdin => streams.stdin = stream,
                 StdioKind::Stdout => streams.stdout = stream,
                 StdioKind::Stderr => streams.stderr = stream,
@@ -101,39 +107,45 @@ impl Expected {
 impl Drop for Expected {
     fn drop(&mut self) {
         let mut waiting = lock(&self.waiting);
-        for (hello, _) in &self.streams {
-            waiting.remove(hello);
+        for (name, _) in &self.streams {
+            waiting.remove(name);
         }
     }
 }
 
-async fn accept(guest: Arc<Guest>, waiting: Waiting) {
-    let nameless = Arc::new(Semaphore::new(MAX_NAMELESS));
+/// Accepts connections, and hands over those that begin with the guest's token and the name of an expected stream within
+/// `patience`. Any process in the guest can dial: one too many closes the oldest that has not yet said what it is, so that those
+/// of the agent, which says it at once, get through.
+async fn accept(guest: Arc<Guest>, waiting: Waiting, patience: Duration) {
+    let mut nameless: VecDeque<JoinHandle<()>> = VecDeque::with_capacity(MAX_NAMELESS);
     loop {
-        // It is never closed.
-        let Ok(permit) = nameless.clone().acquire_owned().await else { return };
         let Ok((socket, _)) = guest.stdio().accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (waiting, limit) = (waiting.clone(), guest.timeout());
-        tokio::spawn(async move {
-            let _permit = permit;
-            // Whoever says nothing, for as long as an agent may take to answer, is closed.
-            let _ = tokio::time::timeout(limit, hand_over(socket, &waiting)).await;
-        });
+        nameless.retain(|task| !task.is_finished());
+        if nameless.len() >= MAX_NAMELESS
+            && let Some(oldest) = nameless.pop_front()
+        {
+            oldest.abort();
+        }
+        let (guest, waiting) = (guest.clone(), waiting.clone());
+        nameless.push_back(tokio::spawn(async move {
+            // A connection that is not handed over is closed.
+            let _ = tokio::time::timeout(patience, hand_over(socket, guest.token(), &waiting)).await;
+        }));
     }
 }
 
-async fn hand_over(mut socket: UnixStream, waiting: &Waiting) -> Option<()> {
-    let (hello, early) = stdio::read_hello(&mut socket).await?;
-    let expected = lock(waiting).remove(&hello)?;
+async fn hand_over(mut socket: UnixStream, token: &StreamToken, waiting: &Waiting) -> Option<()> {
+    let (name, early) = stdio::read_hello(&mut socket, token).await?;
+    let expected = lock(waiting).remove(&name)?;
     expected.send(Stream::new(socket, early).ok()?).ok()
 }
 
 fn lock(
-    waiting: &Mutex<HashMap<StreamHello, oneshot::Sender<Stream>>>,
-) -> MutexGuard<'_, HashMap<StreamHello, oneshot::Sender<Stream>>> {
+    waiting: &Mutex<HashMap<StreamName, oneshot::Sender<Stream>>>,
+) -> MutexGuard<'_, HashMap<StreamName, oneshot::Sender<Stream>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -151,10 +163,21 @@ mod tests {
 
     const OUTPUT: StdioFlags = StdioFlags { stdin: false, stdout: true, stderr: true, terminal: false };
 
-    async fn hub(path: &Path) -> Hub {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    /// Longer than any test.
+    const AGES: Duration = Duration::from_secs(100_000);
+
+    async fn hub(path: &Path, patience: Duration) -> Hub {
         let listener = UnixListener::bind(path).unwrap();
         let (connection, _agent) = UnixStream::pair().unwrap();
-        Hub::start(Arc::new(Guest::new(connection, listener, 1, Duration::from_secs(30))))
+        let guest = Guest::new(connection, listener, 1, TOKEN.parse().unwrap(), Duration::from_secs(30));
+        Hub::with_patience(Arc::new(guest), patience)
+    }
+
+    /// Waits for the end of a connection.
+    async fn ends(mut socket: Dialled) {
+        let ended = tokio::task::spawn_blocking(move || socket.read(&mut [0]));
+        assert!(matches!(ended.await.unwrap(), Ok(0) | Err(_)));
     }
 
     fn dial(path: &Path, bytes: &[u8]) -> Dialled {
@@ -182,7 +205,7 @@ mod tests {
     async fn each_process_gets_its_own_streams_whatever_their_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let hub = hub(&path).await;
+        let hub = hub(&path, AGES).await;
         let (first, exec) = (hub.expect("c", "", OUTPUT), hub.expect("c", "e", OUTPUT));
         let forgotten = hub.expect("gone", "", OUTPUT);
         drop(forgotten);
@@ -193,17 +216,62 @@ mod tests {
             ("c stdout\n", "out"),
             ("c/e stdout\n", "exec out"),
         ] {
-            drop(dial(&path, format!("{hello}{said}").as_bytes()));
+            drop(dial(&path, format!("{TOKEN} {hello}{said}").as_bytes()));
         }
         let (first, exec) = tokio::join!(first.all(), exec.all());
         assert_eq!((text(first.stdout), text(first.stderr)), ("out".into(), "err".into()));
         assert_eq!((text(exec.stdout), text(exec.stderr)), ("exec out".into(), "exec err".into()));
-        // Strangers, and whoever comes a second time, are closed.
-        for hello in ["gone stdout\n", "c stdout\n", "GET / HTTP/1.0\r\n"] {
-            let mut stranger = dial(&path, hello.as_bytes());
-            let closed = tokio::task::spawn_blocking(move || stranger.read(&mut [0]));
-            assert!(matches!(closed.await.unwrap(), Ok(0) | Err(_)), "{hello}");
+        // Strangers, and a stream that comes a second time, are closed.
+        for hello in ["gone stdout\n", "c stdout\n"] {
+            ends(dial(&path, format!("{TOKEN} {hello}").as_bytes())).await;
         }
+        ends(dial(&path, b"GET / HTTP/1.0\r\n")).await;
         silent.write_all(b"x").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_guessed_name_without_the_token_gets_no_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let hub = hub(&path, AGES).await;
+        let stdout = StdioFlags { stdout: true, ..Default::default() };
+        let expected = hub.expect("c", "e", stdout);
+        let other = TOKEN.replace('0', "1");
+        for hello in [format!("{other} c/e stdout\n"), "c/e stdout\n".into(), " c/e stdout\n".into()] {
+            ends(dial(&path, format!("{hello}stolen").as_bytes())).await;
+        }
+        drop(dial(&path, format!("{TOKEN} c/e stdout\nown").as_bytes()));
+        assert_eq!(text(expected.all().await.stdout), "own");
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_the_agent_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let hub = hub(&path, AGES).await;
+        let stdout = StdioFlags { stdout: true, ..Default::default() };
+        let expected = hub.expect("c", "", stdout);
+        let mut silent: Vec<Dialled> = Vec::new();
+        for _ in 0..MAX_NAMELESS + 3 {
+            let path = path.clone();
+            // The listener's queue may be full until the hub has accepted some.
+            let dialled = tokio::task::spawn_blocking(move || Dialled::connect(path));
+            silent.push(dialled.await.unwrap().unwrap());
+        }
+        drop(dial(&path, format!("{TOKEN} c stdout\nout").as_bytes()));
+        assert_eq!(text(expected.all().await.stdout), "out");
+        // The oldest made room.
+        for socket in silent.drain(..3) {
+            ends(socket).await;
+        }
+        silent.last_mut().unwrap().write_all(b"x").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_closed_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _hub = hub(&path, Duration::from_millis(1)).await;
+        ends(Dialled::connect(&path).unwrap()).await;
     }
 }

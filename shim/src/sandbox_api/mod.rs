@@ -18,6 +18,7 @@ use containerd_shim_protos::{
     sandbox_async::Sandbox,
     types::platform::Platform,
 };
+use husk_sandbox::pod::state::Status;
 use ttrpc::asynchronous::TtrpcContext;
 
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
     error::Error,
     message, metrics,
     service::{Answer, Service, told},
-    state::Status,
     tasks::Tasks,
 };
 

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use self::{logger::Logger, uri::Target};
-use crate::{error::Error, state::Stdio};
+use crate::{entry::Stdio, error::Error};
 
 const BUFFER: usize = 64 * 1024;
 /// How long the last output may take to be read, once its process is to be deleted (as with runc's shim).

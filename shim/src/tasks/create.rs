@@ -13,11 +13,11 @@ use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec, Spec};
 use super::{Tasks, lock};
 use crate::{
     bundle::{self, Annotations},
+    entry::{Entry, ProcessEntry, Role, Stdio},
     error::Error,
     hooks::HostHooks,
     host_namespaces, join,
     sandbox_api::files,
-    state::{Container, Process, Role, Stdio},
     stdio,
 };
 
@@ -55,7 +55,7 @@ impl Tasks {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        self.containers().add(&id, Container::new(request.bundle.clone(), role, io.clone()))?;
+        self.containers().add(&id, Entry::container(request.bundle.clone(), role, io.clone()))?;
         let made = self.make(&id, bundle, spec, role, &io, &request.rootfs).await;
         if made.is_err() {
             let hooks = lock(&self.hosts).remove(&id).and_then(|host| host.hooks);
@@ -115,6 +115,7 @@ impl Tasks {
             pids: self.pid_namespace(&spec),
             stdio: stdio::flags(io),
             spec,
+            own: None,
         };
         let created = pod.create(request).await?;
         let copying = prepared.connect(created.streams);
@@ -132,7 +133,7 @@ impl Tasks {
             let text = "the container that stands for the pod has no files, and runs no programs";
             return Err(Error::State(text.into()));
         }
-        self.containers().add_exec(id, exec_id, Process::new(io, Some(spec)))?;
+        self.containers().add_exec(id, exec_id, ProcessEntry::new(io, Some(spec)))?;
         let event =
             TaskExecAdded { container_id: id.into(), exec_id: exec_id.into(), ..TaskExecAdded::default() };
         self.publisher.publish(topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);
@@ -144,9 +145,10 @@ impl Tasks {
         let named = join::path(spec, LinuxNamespaceType::Pid).as_deref().and_then(join::number);
         let Some(pid) = named else { return PidNamespace::Own };
         let containers = self.containers();
-        let owner = containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.pid == pid));
+        let owner =
+            containers.ids().find(|id| containers.process(id, "").is_ok_and(|init| init.own.pid == pid));
         match owner {
-            Some(id) if containers.get(id).is_ok_and(|owner| owner.is_sandbox()) => PidNamespace::Pod,
+            Some(id) if containers.get(id).is_ok_and(|owner| owner.own.is_sandbox()) => PidNamespace::Pod,
             Some(id) => PidNamespace::OfContainer(id.to_owned()),
             None => PidNamespace::Own,
         }

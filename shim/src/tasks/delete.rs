@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use containerd_shim_protos::{api::DeleteResponse, events::task::TaskDelete, topics};
+use husk_sandbox::pod::state::{Action, Status};
 
 use super::{Tasks, lock};
-use crate::{
-    error::Error,
-    message,
-    state::{Action, Status},
-};
+use crate::{error::Error, message};
 
 impl Tasks {
     /// Takes a container or a further process away that does not run. With the last container, or the one that stands for it,
@@ -38,7 +35,7 @@ impl Tasks {
     async fn delete_container(&self, id: &str, response: &DeleteResponse) -> Result<(), Error> {
         let (is_sandbox, is_last) = {
             let containers = self.containers();
-            (containers.get(id)?.is_sandbox(), containers.ids().count() == 1)
+            (containers.get(id)?.own.is_sandbox(), containers.ids().count() == 1)
         };
         if is_sandbox || is_last {
             self.stop_pod().await;
@@ -66,7 +63,7 @@ impl Tasks {
     fn last_words(&self, id: &str, exec_id: &str) -> Result<DeleteResponse, Error> {
         let containers = self.containers();
         let process = containers.process(id, exec_id)?;
-        let mut response = DeleteResponse { pid: process.pid, ..DeleteResponse::default() };
+        let mut response = DeleteResponse { pid: process.own.pid, ..DeleteResponse::default() };
         if let Status::Stopped(exit) = process.status {
             response.exit_status = exit.code;
             response.exited_at = Some(message::timestamp(exit.at)).into();

@@ -6,15 +6,11 @@ use std::{
 };
 
 use containerd_shim_protos::{events::task::TaskExit, topics};
-use husk_sandbox::pod::{Exit, Pod};
+use husk_sandbox::pod::{Exit, Pod, state::Status};
 use tokio::time::timeout;
 
 use super::{Tasks, lock};
-use crate::{
-    error::Error,
-    message,
-    state::{Role, Status},
-};
+use crate::{entry::Role, error::Error, message};
 
 const SIGNALLED: u32 = 128;
 const SIGINT: u32 = libc::SIGINT.unsigned_abs();
@@ -100,8 +96,8 @@ impl Tasks {
             // Whoever has deleted it does not want to hear of it.
             let Ok(process) = containers.process_mut(id, exec_id) else { return };
             process.exited(exit);
-            let pid = process.pid;
-            if containers.get(id).is_ok_and(|container| container.role == Role::Sandbox) {
+            let pid = process.own.pid;
+            if containers.get(id).is_ok_and(|container| container.own.role == Role::Sandbox) {
                 return;
             }
             pid

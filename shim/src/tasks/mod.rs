@@ -20,19 +20,22 @@ use containerd_shim_protos::{
 use husk_sandbox::{
     config::Config,
     paths::Dirs,
-    pod::{Exit, StatsResponse},
+    pod::{
+        Exit, StatsResponse,
+        state::{Action, Status},
+    },
 };
 use oci_spec::runtime::LinuxResources;
 use tokio::{sync::watch, time::sleep};
 
 use self::{pod::PodSlot, sandbox::Sandbox};
 use crate::{
+    entry::{Containers, Stdio},
     error::Error,
     hooks::HostHooks,
     message,
     netns::Anchor,
     publisher::Publisher,
-    state::{Action, Containers, Status, Stdio},
     stdio::Copying,
 };
 
@@ -130,11 +133,11 @@ impl Tasks {
             Status::Paused => (ApiStatus::PAUSED, None),
             Status::Stopped(exit) => (ApiStatus::STOPPED, Some(exit)),
         };
-        let Stdio { stdin, stdout, stderr, terminal } = process.stdio.clone();
+        let Stdio { stdin, stdout, stderr, terminal } = process.own.stdio.clone();
         Ok(StateResponse {
             id: if exec_id.is_empty() { id } else { exec_id }.to_owned(),
-            bundle: containers.get(id)?.bundle.clone(),
-            pid: process.pid,
+            bundle: containers.get(id)?.own.bundle.clone(),
+            pid: process.own.pid,
             status: status.into(),
             stdin,
             stdout,
@@ -165,7 +168,7 @@ impl Tasks {
     pub(crate) async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>, Error> {
         let number = self.sandbox_pid(id)?;
         let number = match number {
-            None if self.namespace == DOCKER => Some(self.containers().process(id, "")?.pid),
+            None if self.namespace == DOCKER => Some(self.containers().process(id, "")?.own.pid),
             number => number,
         };
         if let Some(pid) = number {
@@ -210,7 +213,7 @@ impl Tasks {
     fn sandbox_pid(&self, id: &str) -> Result<Option<u32>, Error> {
         let containers = self.containers();
         let container = containers.get(id)?;
-        Ok(container.is_sandbox().then_some(container.init.pid))
+        Ok(container.own.is_sandbox().then_some(container.init.own.pid))
     }
 
     fn containers(&self) -> MutexGuard<'_, Containers> {

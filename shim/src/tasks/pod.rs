@@ -8,8 +8,8 @@ use std::{
 
 use containerd_shim_protos::{events::task::TaskOOM, topics};
 use husk_sandbox::{
-    pod::{self, Event, Pod, PodAssets, PodOptions},
-    rundir,
+    pod::{self, Event, Pod, PodAssets, PodNetwork, PodOptions},
+    rundir::{self, RunDir},
 };
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
@@ -99,18 +99,26 @@ impl Tasks {
         let pid = self.number(id, &Network::Namespace(anchor.path()), hooks).await?;
         let cgroup = plan.cgroup.as_deref().and_then(cgroup::make);
         let options = PodOptions {
-            id: self.pod_id(id),
+            give_up: Arc::default(),
             vcpus: plan.vcpus,
             mem_size_mib: plan.mem_size_mib,
-            netns: Some(anchor.path()),
-            // Of Docker's name server its hooks have written there.
-            resolv_conf: bundle::resolv_conf(spec),
+            network: PodNetwork::Namespace {
+                path: anchor.path(),
+                // Of Docker's name server its hooks have written there.
+                resolv_conf: bundle::resolv_conf(spec),
+            },
+            roots: Vec::new(),
+            shares: true,
             hostname: plan.hostname,
             cgroup: cgroup.clone(),
             timeout: Duration::from_secs(defaults.timeout_s),
             note: |text| log::warn!("{text}"),
         };
-        let started = Pod::start(&self.dirs, &assets, options).await;
+        let name = format!("{}{}", pod::NAME_PREFIX, self.pod_id(id));
+        let started = match RunDir::create(&self.dirs, Some(&name)) {
+            Ok(dir) => Pod::start(&self.dirs, &assets, Arc::new(dir), options).await,
+            Err(error) => Err(error),
+        };
         let pod = match started {
             Ok(pod) => Arc::new(pod),
             Err(error) => {
@@ -149,7 +157,7 @@ impl Tasks {
         let pid = anchor.pid();
         let host = HostPart { _anchor: anchor, hooks: hooks.clone(), starting: Arc::default() };
         lock(&self.hosts).insert(id.to_owned(), host);
-        self.containers().process_mut(id, "")?.pid = pid;
+        self.containers().process_mut(id, "")?.own.pid = pid;
         if let Some(hooks) = hooks {
             hooks.created(pid).await?;
         }

@@ -6,14 +6,13 @@ use containerd_shim_protos::{
     events::task::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart},
     topics,
 };
-use husk_sandbox::Error as Sandbox;
+use husk_sandbox::{
+    Error as Sandbox,
+    pod::state::{Action, Status},
+};
 
 use super::{Tasks, exits, lock};
-use crate::{
-    error::Error,
-    state::{Action, Status},
-    stdio,
-};
+use crate::{error::Error, stdio};
 
 impl Tasks {
     /// Lets a process run. Returns its number.
@@ -38,7 +37,7 @@ impl Tasks {
             let mut containers = self.containers();
             let init = containers.process_mut(id, "")?;
             init.status = Status::Running;
-            (init.pid, init.stdin_closed)
+            (init.own.pid, init.own.stdin_closed)
         };
         if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), String::new())) {
             copying.open_stdin(stdin_closed);
@@ -65,13 +64,13 @@ impl Tasks {
             let process = containers.process_mut(id, exec_id)?;
             // It is not started twice while this waits.
             process.status = Status::Running;
-            (process.spec.take(), process.stdio.clone())
+            (process.own.spec.take(), process.own.stdio.clone())
         };
         let started = async {
             let spec = spec.ok_or_else(|| Error::invalid("the process has no description"))?;
             let prepared = stdio::prepare(&io, id, &self.namespace).await?;
             let pod = self.pod()?;
-            let created = pod.exec(id, exec_id, spec, stdio::flags(&io)).await?;
+            let created = pod.exec(id, exec_id, spec, stdio::flags(&io), None).await?;
             Ok((pod, created.pid, prepared.connect(created.streams)))
         };
         let (pod, pid, copying) = match started.await {
@@ -88,8 +87,8 @@ impl Tasks {
         let (stdin_closed, window) = {
             let mut containers = self.containers();
             let process = containers.process_mut(id, exec_id)?;
-            process.pid = pid;
-            (process.stdin_closed, process.window.take())
+            process.own.pid = pid;
+            (process.own.stdin_closed, process.own.window.take())
         };
         if let Some(copying) = lock(&self.copying).get_mut(&key) {
             copying.open_stdin(stdin_closed);
@@ -192,16 +191,16 @@ impl Tasks {
             let mut containers = self.containers();
             let process = containers.process(id, exec_id)?;
             // As runc's shim: what has no terminal need not run either, unless it is an exec.
-            if !exec_id.is_empty() || process.stdio.terminal {
+            if !exec_id.is_empty() || process.own.stdio.terminal {
                 containers.allow(id, exec_id, Action::Resize)?;
             }
             let process = containers.process_mut(id, exec_id)?;
             // No size is what a client says whose own terminal has none.
-            if !process.stdio.terminal || rows == 0 || columns == 0 {
+            if !process.own.stdio.terminal || rows == 0 || columns == 0 {
                 return Ok(());
             }
-            if process.pid == 0 {
-                process.window = Some((rows, columns));
+            if process.own.pid == 0 {
+                process.own.window = Some((rows, columns));
                 return Ok(());
             }
         }
@@ -220,8 +219,9 @@ impl Tasks {
             let mut containers = self.containers();
             containers.get(id)?;
             // As runc's shim: this is not "not found".
-            let process = containers.process_mut(id, exec_id).map_err(|error| Error::State(error.text()))?;
-            process.stdin_closed = true;
+            let process =
+                containers.process_mut(id, exec_id).map_err(|error| Error::State(error.to_string()))?;
+            process.own.stdin_closed = true;
         }
         if let Some(copying) = lock(&self.copying).get_mut(&(id.to_owned(), exec_id.to_owned())) {
             copying.close_stdin();

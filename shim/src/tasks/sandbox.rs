@@ -6,15 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use husk_sandbox::pod::StatsResponse;
+use husk_sandbox::pod::{StatsResponse, state::Status};
 use oci_spec::runtime::Spec;
 use tokio::time::sleep;
 
 use super::{Tasks, exits, lock};
 use crate::{
+    entry::{Entry, Role, Stdio},
     error::Error,
     host_namespaces, plan,
-    state::{Container, Role, Status, Stdio},
 };
 
 /// How long containerd may take to read that a sandbox is shut down. Its client takes an answer for lost that comes together with the
@@ -52,7 +52,7 @@ impl Tasks {
         if sandbox.is_some() {
             return Err(Error::AlreadyExists(format!("sandbox {id}: this shim has a sandbox already")));
         }
-        let container = Container::new(bundle.display().to_string(), Role::Sandbox, Stdio::default());
+        let container = Entry::container(bundle.display().to_string(), Role::Sandbox, Stdio::default());
         self.containers().add(id, container)?;
         let (id, bundle, created_at) = (id.to_owned(), bundle.to_owned(), SystemTime::now());
         *sandbox = Some(Sandbox { id, bundle, spec, created_at });
@@ -83,7 +83,7 @@ impl Tasks {
         let created_at = self.sandbox(id)?.created_at;
         let containers = self.containers();
         let init = containers.process(id, "")?;
-        Ok(SandboxStatus { status: init.status, pid: init.pid, created_at })
+        Ok(SandboxStatus { status: init.status, pid: init.own.pid, created_at })
     }
 
     /// Asks the pod whether it lives.

@@ -1,9 +1,34 @@
 //! Which system calls each kind of thread makes, once it is at work.
 
-use super::rule::{
-    Allowed::{self, Call, Values, Without},
-    Role,
+use husk_jail::seccomp::{
+    Allowed::{self, Call, Values},
+    number,
 };
+
+/// What a thread is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Reads the guest's kernel and initramfs into its memory.
+    Loader,
+    /// The event loop of control socket, signals and lifeline.
+    Main,
+    /// A vCPU.
+    Vcpu,
+    /// Starts device threads.
+    Spawner,
+    /// A disk's queue.
+    Block,
+    /// A network interface's queues.
+    Net,
+    /// The vsock device.
+    Vsock,
+    /// The source of random numbers.
+    Rng,
+    /// The balloon.
+    Balloon,
+    /// A file system's, which only speaks with the server.
+    Fs,
+}
 
 /// `_IO(KVMIO, 0x80)`.
 const KVM_RUN: u32 = 0xae80;
@@ -20,43 +45,10 @@ const TUNGETIFF: u32 = 0x8004_54d2;
 const TUNSETVNETHDRSZ: u32 = 0x4004_54d8;
 /// Whether calls on a connection wait (asm-generic/ioctls.h).
 const FIONBIO: u32 = 0x5421;
-const PROT_EXEC: u64 = 4;
-#[allow(clippy::cast_sign_loss, reason = "the numbers are positive")]
-const fn number(value: libc::c_int) -> u32 {
-    value as u32
-}
 
-/// Memory, locks, time, an event loop, and the end of a thread. Nothing becomes code.
-const COMMON: &[Allowed] = &[
-    Call(libc::SYS_read),
-    Call(libc::SYS_write),
-    Call(libc::SYS_close),
-    // Builds with assertions look before they close.
-    Values(libc::SYS_fcntl, 1, &[number(libc::F_DUPFD_CLOEXEC), number(libc::F_GETFD)]),
-    Call(libc::SYS_epoll_ctl),
-    Call(libc::SYS_epoll_wait),
-    Call(libc::SYS_epoll_pwait),
-    Call(libc::SYS_futex),
-    Call(libc::SYS_sched_yield),
-    // A thread learns its own name and number.
-    Call(libc::SYS_gettid),
-    Call(libc::SYS_clock_gettime),
-    Call(libc::SYS_timerfd_settime),
-    Without(libc::SYS_mmap, 2, PROT_EXEC),
-    Without(libc::SYS_mprotect, 2, PROT_EXEC),
-    Call(libc::SYS_mremap),
-    Call(libc::SYS_munmap),
-    Call(libc::SYS_madvise),
-    Call(libc::SYS_brk),
-    // Seeds of hash tables.
-    Call(libc::SYS_getrandom),
-    Call(libc::SYS_rt_sigprocmask),
-    Call(libc::SYS_rt_sigreturn),
-    Call(libc::SYS_restart_syscall),
-    Call(libc::SYS_sigaltstack),
-    Call(libc::SYS_exit),
-    Call(libc::SYS_exit_group),
-];
+/// Reads files that are open, at the places where their own headers say.
+const LOADER: &[Allowed] =
+    &[Call(libc::SYS_statx), Call(libc::SYS_fstat), Call(libc::SYS_lseek), Call(libc::SYS_pread64)];
 
 /// Wakes vCPUs, serves the control socket, and takes the VM apart.
 const MAIN: &[Allowed] = &[
@@ -107,11 +99,11 @@ const SPAWNER: &[Allowed] = &[
     Call(libc::SYS_seccomp),
 ];
 
-/// Moves data by calls of its own, or by a ring that was made and restricted before.
 /// Letting the vCPU go first, or not.
 const TAKE_TURNS: Allowed =
     Values(libc::SYS_sched_setscheduler, 1, &[number(libc::SCHED_OTHER), number(libc::SCHED_BATCH)]);
 
+/// Moves data by calls of its own, or by a ring that was made and restricted before.
 const BLOCK: &[Allowed] = &[
     Call(libc::SYS_preadv),
     Call(libc::SYS_preadv2),
@@ -121,11 +113,17 @@ const BLOCK: &[Allowed] = &[
     Call(libc::SYS_fdatasync),
     Call(libc::SYS_fallocate),
     Call(libc::SYS_io_uring_enter),
+    Call(libc::SYS_timerfd_settime),
     TAKE_TURNS,
 ];
 
-const NET: &[Allowed] =
-    &[Call(libc::SYS_readv), Call(libc::SYS_writev), Values(libc::SYS_ioctl, 1, &[TUNSETQUEUE]), TAKE_TURNS];
+const NET: &[Allowed] = &[
+    Call(libc::SYS_readv),
+    Call(libc::SYS_writev),
+    Values(libc::SYS_ioctl, 1, &[TUNSETQUEUE]),
+    Call(libc::SYS_timerfd_settime),
+    TAKE_TURNS,
+];
 
 /// Streams to unix sockets in the visible directory, and nothing else of the network.
 const VSOCK: &[Allowed] = &[
@@ -143,9 +141,10 @@ const BALLOON: &[Allowed] = &[];
 /// Messages on a socket that was connected before.
 const FS: &[Allowed] = &[Call(libc::SYS_epoll_create1), Call(libc::SYS_sendmsg), Call(libc::SYS_recvmsg)];
 
-/// All that a thread may do.
-pub(super) fn of(role: Role) -> impl Iterator<Item = &'static Allowed> {
-    let own: &[&[Allowed]] = match role {
+/// The lists of a thread, beside that of all threads.
+pub(super) fn of(role: Role) -> &'static [&'static [Allowed]] {
+    match role {
+        Role::Loader => &[LOADER],
         Role::Main => &[MAIN],
         Role::Vcpu => &[VCPU],
         Role::Spawner => &[SPAWNER, BLOCK, NET, VSOCK, BALLOON, FS],
@@ -155,6 +154,5 @@ pub(super) fn of(role: Role) -> impl Iterator<Item = &'static Allowed> {
         Role::Rng => &[],
         Role::Balloon => &[BALLOON],
         Role::Fs => &[FS],
-    };
-    COMMON.iter().chain(own.iter().copied().flatten())
+    }
 }

@@ -1,17 +1,18 @@
-//! Filters of system calls, one per kind of thread. What is not on a thread's list kills the VM.
+//! Binds threads to their [filters](super::filters).
 //!
-//! A thread inherits the filter of the thread that starts it, so vCPUs can't start device threads: those would be able
-//! to do only what both may. [`crate::virtio::worker`] has a thread for that, whose list is that of all devices.
+//! A thread inherits the filter of the thread that starts it, so vCPUs can't start device threads: those
+//! would be able to do only what both may. [`crate::virtio::worker`] has a thread for that, whose list is
+//! that of all devices.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::sync::OnceLock;
 
-use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+use husk_jail::{
+    JailError,
+    seccomp::{Filter, SeccompMode},
 };
 
-use super::{SeccompMode, filters, rule::Allowed};
-
-pub use super::rule::Role;
+use super::filters;
+pub use super::filters::Role;
 
 /// Whether threads are filtered, for the whole process.
 static MODE: OnceLock<SeccompMode> = OnceLock::new();
@@ -26,9 +27,9 @@ pub fn enable(mode: SeccompMode) {
 ///
 /// # Errors
 /// When the kernel has no seccomp.
-pub fn apply(role: Role) -> Result<(), seccompiler::Error> {
+pub fn apply(role: Role) -> Result<(), JailError> {
     match MODE.get() {
-        Some(mode) => seccompiler::apply_filter(&program(role, *mode)?),
+        Some(mode) => Filter::new(filters::of(role), *mode)?.apply(),
         None => Ok(()),
     }
 }
@@ -36,42 +37,17 @@ pub fn apply(role: Role) -> Result<(), seccompiler::Error> {
 /// Binds the calling thread, whatever the process's mode is.
 #[cfg(test)]
 pub(crate) fn bind(role: Role) {
-    seccompiler::apply_filter(&program(role, SeccompMode::Kill).unwrap()).unwrap();
-}
-
-fn program(role: Role, mode: SeccompMode) -> Result<Vec<seccompiler::sock_filter>, seccompiler::Error> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for allowed in filters::of(role) {
-        match *allowed {
-            // No rule: all arguments.
-            Allowed::Call(number) => _ = rules.insert(number, Vec::new()),
-            Allowed::Values(number, argument, values) => {
-                for value in values {
-                    let equal = SeccompCmpOp::Eq;
-                    let condition =
-                        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, equal, (*value).into())?;
-                    rules.entry(number).or_default().push(SeccompRule::new(vec![condition])?);
-                }
-            }
-            Allowed::Without(number, argument, bits) => {
-                let none_of = SeccompCmpOp::MaskedEq(bits);
-                let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, none_of, 0)?;
-                rules.entry(number).or_default().push(SeccompRule::new(vec![condition])?);
-            }
-        }
-    }
-    let otherwise = match mode {
-        SeccompMode::Kill => SeccompAction::KillProcess,
-        SeccompMode::Log => SeccompAction::Log,
-    };
-    Ok(SeccompFilter::new(rules, otherwise, SeccompAction::Allow, TargetArch::x86_64)?.try_into()?)
+    Filter::new(filters::of(role), SeccompMode::Kill).unwrap().apply().unwrap();
 }
 
 #[cfg(test)]
 mod tests {
+    use husk_jail::seccomp::Trial;
+
     use super::*;
 
-    const ROLES: [Role; 9] = [
+    const ROLES: [Role; 10] = [
+        Role::Loader,
         Role::Main,
         Role::Vcpu,
         Role::Spawner,
@@ -83,73 +59,60 @@ mod tests {
         Role::Fs,
     ];
 
-    /// Runs `call` in a process bound by a role's filter; returns how that ended.
-    fn bound(role: Role, mode: SeccompMode, call: impl Fn() -> libc::c_long) -> libc::c_int {
-        let program = program(role, mode).unwrap();
-        let mut status = 0;
-        // SAFETY: the child makes only system calls, which is allowed after a fork in a process with several threads.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                let code = match seccompiler::apply_filter(&program) {
-                    Ok(()) => i32::from(call() < 0),
-                    Err(_) => 2,
-                };
-                libc::syscall(libc::SYS_exit_group, code);
-            }
-            libc::waitpid(child, &raw mut status, 0);
-        }
-        status
-    }
-
-    fn killed(status: libc::c_int) -> bool {
-        libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS
-    }
-
-    fn passed(status: libc::c_int) -> bool {
-        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    /// How a system call with these arguments ends in a process bound by a role's filter.
+    fn bound(role: Role, number: libc::c_long, arguments: [libc::c_long; 3]) -> Trial {
+        let [a, b, c] = arguments;
+        // SAFETY: the arguments are no addresses of this process that the system calls of these tests would
+        // write to.
+        let call = || unsafe { libc::syscall(number, a, b, c) };
+        Filter::new(filters::of(role), SeccompMode::Kill).unwrap().trial(call)
     }
 
     #[test]
     fn a_forbidden_call_kills_each_kind_of_thread() {
+        let forbidden = [
+            libc::SYS_open,
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_flock,
+            libc::SYS_mount,
+            libc::SYS_ptrace,
+            libc::SYS_setresuid,
+            libc::SYS_unshare,
+        ];
         for role in ROLES {
-            // SAFETY: the system calls touch no memory of this process, so for all others here.
-            let status = bound(role, SeccompMode::Kill, || unsafe {
-                libc::syscall(libc::SYS_open, c"/etc/passwd".as_ptr(), libc::O_RDONLY)
-            });
-            assert!(killed(status), "{role:?}: {status:#x}");
-            // SAFETY: as above.
-            let status = bound(role, SeccompMode::Kill, || unsafe { libc::syscall(libc::SYS_sched_yield) });
-            assert!(passed(status), "{role:?}: {status:#x}");
+            for number in forbidden {
+                assert_eq!(bound(role, number, [-1; 3]), Trial::Killed, "{role:?}: {number}");
+            }
+            assert_eq!(bound(role, libc::SYS_sched_yield, [0; 3]), Trial::Succeeded, "{role:?}");
         }
     }
 
     #[test]
-    fn in_log_mode_it_is_carried_out() {
-        // SAFETY: as above.
-        let status = bound(Role::Rng, SeccompMode::Log, || unsafe { libc::syscall(libc::SYS_getppid) });
-        assert!(passed(status), "{status:#x}");
+    fn only_the_spawner_makes_threads_and_only_vsock_makes_sockets_which_are_unix_sockets() {
+        for role in ROLES {
+            let starts = bound(role, libc::SYS_clone3, [0; 3]) != Trial::Killed;
+            assert_eq!(starts, role == Role::Spawner, "{role:?}");
+            let socket = |family: libc::c_int| bound(role, libc::SYS_socket, [family.into(), -1, 0]);
+            let connects = socket(libc::AF_UNIX) != Trial::Killed;
+            assert_eq!(connects, matches!(role, Role::Vsock | Role::Spawner), "{role:?}");
+            assert_eq!(socket(libc::AF_INET), Trial::Killed, "{role:?}");
+        }
     }
 
     #[test]
-    fn no_memory_becomes_code() {
-        let map = |protection: libc::c_int| {
-            bound(Role::Vcpu, SeccompMode::Kill, || {
-                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-                // SAFETY: a new mapping disturbs nothing.
-                unsafe { libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, -1, 0) }
-            })
-        };
-        assert!(passed(map(libc::PROT_READ | libc::PROT_WRITE)));
-        assert!(killed(map(libc::PROT_READ | libc::PROT_EXEC)));
+    fn the_loader_reads_and_nothing_more() {
+        for number in [libc::SYS_statx, libc::SYS_lseek, libc::SYS_pread64] {
+            assert_eq!(bound(Role::Loader, number, [-1; 3]), Trial::Failed, "{number}");
+        }
+        for number in [libc::SYS_ioctl, libc::SYS_pwrite64, libc::SYS_eventfd2, libc::SYS_accept4] {
+            assert_eq!(bound(Role::Loader, number, [-1; 3]), Trial::Killed, "{number}");
+        }
     }
 
     #[test]
     fn arguments_are_checked() {
-        // SAFETY: as above.
-        let status = bound(Role::Vcpu, SeccompMode::Kill, || unsafe {
-            libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, 0)
-        });
-        assert!(killed(status), "{status:#x}");
+        let terminal = bound(Role::Vcpu, libc::SYS_ioctl, [0, libc::TIOCSTI.cast_signed(), 0]);
+        assert_eq!(terminal, Trial::Killed);
     }
 }

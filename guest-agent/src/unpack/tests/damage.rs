@@ -6,14 +6,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::write::GzEncoder;
+use husk_protocol::agent::Reason as ApiReason;
 use rustix::io::Errno;
 
 use super::archive::{Archive, Item};
 use super::{Root, digest};
 use crate::unpack::compression::Blob;
-use crate::unpack::{
-    Code, Compression, DiffId, Layer, LayerError, Reason, UnpackError, unpack, unpack_layer,
-};
+use crate::unpack::{Compression, DiffId, Layer, LayerError, Reason, UnpackError, unpack, unpack_layer};
 
 const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
@@ -63,8 +62,8 @@ fn unpack_blob(blob: &[u8], compression: Compression, diff_id: &DiffId) -> Resul
     result.map(|()| read_bytes.load(Ordering::Relaxed))
 }
 
-fn code(blob: &[u8], compression: Compression, diff_id: &DiffId) -> Option<Code> {
-    unpack_blob(blob, compression, diff_id).err().map(|error| error.code())
+fn code(blob: &[u8], compression: Compression, diff_id: &DiffId) -> Option<ApiReason> {
+    unpack_blob(blob, compression, diff_id).err().map(|error| error.api_reason())
 }
 
 #[test]
@@ -95,7 +94,11 @@ fn garbage_behind_the_last_member_or_frame_is_refused() {
     for compression in ALL {
         for garbage in [&b"garbage"[..], &[0; 20], b"\x1f", b"\x28"] {
             let blob = [&compress(&tar, compression)[..], garbage].concat();
-            assert_eq!(code(&blob, compression, &digest(&tar)), Some(Code::DataLoss), "{compression:?}");
+            assert_eq!(
+                code(&blob, compression, &digest(&tar)),
+                Some(ApiReason::DAMAGED_LAYER),
+                "{compression:?}"
+            );
         }
     }
 }
@@ -106,7 +109,7 @@ fn a_wrong_digest_is_refused_and_named() {
     for compression in ALL {
         let blob = compress(&tar, compression);
         let error = unpack_blob(&blob, compression, &digest(b"else")).unwrap_err();
-        assert_eq!(error.code(), Code::DataLoss);
+        assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER);
         assert!(error.to_string().contains(&digest(&tar).to_string()), "{error}");
     }
 }
@@ -121,7 +124,7 @@ fn a_layer_cut_short_anywhere_is_refused() {
         for end in (0..blob.len()).step_by(step) {
             assert_eq!(
                 code(&blob[..end], compression, &diff_id),
-                Some(Code::DataLoss),
+                Some(ApiReason::DAMAGED_LAYER),
                 "{compression:?} {end}"
             );
         }
@@ -135,7 +138,7 @@ fn a_flipped_bit_anywhere_is_refused() {
     let mut blob = tar.clone();
     for at in (0..blob.len()).step_by(7) {
         blob[at] ^= 1 << (at % 8);
-        assert_eq!(code(&blob, Compression::None, &diff_id), Some(Code::DataLoss), "byte {at}");
+        assert_eq!(code(&blob, Compression::None, &diff_id), Some(ApiReason::DAMAGED_LAYER), "byte {at}");
         blob[at] = tar[at];
     }
     for compression in [Compression::Gzip, Compression::Zstd] {
@@ -145,7 +148,7 @@ fn a_flipped_bit_anywhere_is_refused() {
             blob[at] ^= 1 << (at % 8);
             // Bits that mean nothing, as in gzip's time stamp, may go unnoticed; a wrong file may not.
             match code(&blob, compression, &diff_id) {
-                None | Some(Code::DataLoss) => {}
+                None | Some(ApiReason::DAMAGED_LAYER) => {}
                 other => panic!("{compression:?} byte {at}: {other:?}"),
             }
             blob[at] = good[at];
@@ -165,9 +168,13 @@ fn the_wrong_compression_is_refused() {
         (ALL[2], ALL[1]),
     ] {
         let blob = compress(&tar, real);
-        assert_eq!(code(&blob, claimed, &digest(&tar)), Some(Code::DataLoss), "{real:?} as {claimed:?}");
+        assert_eq!(
+            code(&blob, claimed, &digest(&tar)),
+            Some(ApiReason::DAMAGED_LAYER),
+            "{real:?} as {claimed:?}"
+        );
     }
-    assert_eq!(code(b"", Compression::Gzip, &digest(b"")), Some(Code::DataLoss));
+    assert_eq!(code(b"", Compression::Gzip, &digest(b"")), Some(ApiReason::DAMAGED_LAYER));
 }
 
 #[test]
@@ -190,20 +197,20 @@ fn what_the_caller_gets_wrong_is_told_apart() {
     };
     let error =
         unpack(vec![layer("/dev/null", "md5:0")], "/dev/null".as_ref(), &AtomicU64::new(0)).unwrap_err();
-    assert_eq!(error.code(), Code::InvalidArgument);
+    assert_eq!(error.api_reason(), ApiReason::INVALID_REQUEST);
     assert!(error.to_string().starts_with("layer 1 of 1: diff id"), "{error}");
 
     let root = Root::new();
     let missing = layer("/nonexistent", "");
     let root = File::open(&root.path).unwrap();
     let error = unpack_layer(&missing, &digest(b""), root.as_fd(), &AtomicU64::new(0)).unwrap_err();
-    assert_eq!(error.code(), Code::Internal);
+    assert_eq!(error.api_reason(), ApiReason::UNSPECIFIED);
     for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
         let target = UnpackError::Target { action: "write", device: "x".into(), errno };
-        assert_eq!(target.code(), Code::ResourceExhausted);
+        assert_eq!(target.api_reason(), ApiReason::DISK_FULL);
         assert_eq!(
-            LayerError::from(Reason::System { action: "write", errno }).code(),
-            Code::ResourceExhausted
+            LayerError::from(Reason::System { action: "write", errno }).api_reason(),
+            ApiReason::DISK_FULL
         );
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::Root;
 use super::archive::{Archive, Item};
-use crate::unpack::Code;
+use husk_protocol::agent::Reason as ApiReason;
 
 /// The octal and base-256 fields: uid, gid, size, mtime.
 const UID: (usize, usize) = (108, 8);
@@ -14,7 +14,7 @@ const MTIME: (usize, usize) = (136, 12);
 
 fn damaged(layer: &Archive) -> String {
     let error = Root::new().apply(layer).unwrap_err();
-    assert_eq!(error.code(), Code::DataLoss, "{error}");
+    assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER, "{error}");
     error.to_string()
 }
 

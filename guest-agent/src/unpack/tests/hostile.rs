@@ -7,14 +7,14 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Root;
 use super::archive::{Archive, Item};
-use crate::unpack::Code;
+use husk_protocol::agent::Reason as ApiReason;
 
 /// Every path of the root is within it, and the error, if any, is the layer's fault.
 fn try_layers(layers: &[Archive]) -> (Root, Result<(), String>) {
     let root = Root::new();
     for layer in layers {
         if let Err(error) = root.apply(layer) {
-            assert_eq!(error.code(), Code::DataLoss, "{error}");
+            assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER, "{error}");
             return (root, Err(error.to_string()));
         }
     }
@@ -198,9 +198,10 @@ fn a_full_disk_is_told_apart() {
     let root = Root::new();
     mount("tmpfs", &root.path, "tmpfs", MountFlags::empty(), c"size=64k,nr_inodes=10").unwrap();
     let large = root.apply(&Archive::new().file("bomb", &vec![b'x'; 1 << 20])).unwrap_err();
-    assert_eq!(large.code(), Code::ResourceExhausted, "{large}");
+    assert_eq!(large.api_reason(), ApiReason::DISK_FULL, "{large}");
     let many = (0..20).fold(Archive::new(), |layer, n| layer.symlink(&format!("s{n}"), "x"));
     let many = root.apply(&many).unwrap_err();
-    assert_eq!(many.code(), Code::ResourceExhausted, "{many}");
+    assert_eq!(many.api_reason(), ApiReason::OUT_OF_INODES, "{many}");
+    assert!(many.to_string().contains("the disk has no inodes left"), "{many}");
     unmount(&root.path, UnmountFlags::DETACH).unwrap();
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::Root;
 use super::archive::{Archive, Item};
-use crate::unpack::Code;
+use husk_protocol::agent::Reason as ApiReason;
 
 /// A version 2 capability set with CAP_NET_RAW permitted and effective.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -75,7 +75,10 @@ fn the_roots_own_attributes_are_taken() {
     let stat = root.stat("");
     assert_eq!((stat.mode(), stat.uid(), stat.gid(), stat.mtime()), (0o040_750, 1, 2, 123));
     assert_eq!(root.xattr("", "user.x").as_deref(), Some(&b"1"[..]));
-    assert_eq!(root.apply(&Archive::new().file("./", b"")).unwrap_err().code(), Code::DataLoss);
+    assert_eq!(
+        root.apply(&Archive::new().file("./", b"")).unwrap_err().api_reason(),
+        ApiReason::DAMAGED_LAYER
+    );
 }
 
 #[test]
@@ -251,7 +254,7 @@ fn hard_links_to_nothing_or_to_a_directory_are_refused() {
     for target in ["missing", "a", "", "/", "a/file/x", "../a/file"] {
         let root = Root::with(&[base()]);
         let error = root.apply(&Archive::new().hard_link("new", target)).unwrap_err();
-        assert_eq!(error.code(), Code::DataLoss, "{target}: {error}");
+        assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER, "{target}: {error}");
         assert_eq!(error.entry.as_deref(), Some("new"));
         assert!(!root.exists("new"));
     }
@@ -341,13 +344,13 @@ fn a_path_that_no_longer_leads_there_is_found_out() {
     let root = Root::with(&[layer.clone().dir("d/s/s").file("d/s/g", b"2")]);
     assert_eq!(root.tree(), ["d", "d/f", "d/s", "d/s/g"]);
     let error = Root::new().apply(&layer.file("d/s/s", b"").file("d/s/g", b"")).unwrap_err();
-    assert_eq!((error.entry.as_deref(), error.code()), (Some("d/s/g"), Code::DataLoss));
+    assert_eq!((error.entry.as_deref(), error.api_reason()), (Some("d/s/g"), ApiReason::DAMAGED_LAYER));
 }
 
 #[test]
 fn a_file_is_not_a_directory() {
     let error = Root::with(&[base()]).apply(&Archive::new().file("a/file/x", b"")).unwrap_err();
-    assert_eq!(error.code(), Code::DataLoss);
+    assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER);
 }
 
 #[test]
@@ -356,5 +359,5 @@ fn an_error_names_the_entry_the_layer_and_the_reason() {
     assert_eq!(error.to_string(), r#"entry "x/../../y\x07": the path climbs out of the root"#);
     let error = crate::unpack::UnpackError::Layer { number: 2, total: 3, error };
     assert!(error.to_string().starts_with("layer 2 of 3: entry \"x/"));
-    assert_eq!(error.code(), Code::DataLoss);
+    assert_eq!(error.api_reason(), ApiReason::DAMAGED_LAYER);
 }

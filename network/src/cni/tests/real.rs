@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    nic::Route,
     publish::{PortMapping, PortProtocol},
     takeover::Takeover,
     testing::{ip, run},
@@ -61,10 +62,10 @@ fn runtime(host: &Host) -> Runtime {
 }
 
 /// One round of everything; the takeover sees what the plugins made.
-async fn round(host: &Host, config: NetworkConfig) -> (husk_protocol::agent::Interface, Vec<String>) {
+async fn round(host: &Host, config: NetworkConfig) -> (crate::nic::Interface, Vec<String>) {
     let attachment = host.cni.add(config, runtime(host)).await.unwrap();
     host.cni.check(&attachment).await.unwrap();
-    let (takeover, mut nics) = Takeover::begin(netns::Netns::open(&host.netns()).unwrap()).await.unwrap();
+    let (takeover, mut nics) = Takeover::begin(netns::Netns::open(&host.netns()).unwrap()).unwrap();
     assert_eq!(nics.len(), 1);
     let sysctls = takeover.sysctls().unwrap().into_keys().collect();
     // The plugins find what they made, taken over or not.
@@ -74,7 +75,7 @@ async fn round(host: &Host, config: NetworkConfig) -> (husk_protocol::agent::Int
     (nics.remove(0).interface, sysctls)
 }
 
-fn balanced(version: &str, plugins: &str) -> Option<(husk_protocol::agent::Interface, Vec<String>)> {
+fn balanced(version: &str, plugins: &str) -> Option<(crate::nic::Interface, Vec<String>)> {
     let host = Host::new()?;
     let config = real(&host, version, plugins)?;
     ip("link add up0 type veth peer name up1");
@@ -97,36 +98,34 @@ fn a_bridge_with_all_that_can_be_chained_to_it_is_balanced() {
     for (version, plugins) in [("0.4.0", CHECKED_BRIDGE), ("1.0.0", BRIDGE)] {
         let Some((interface, sysctls)) = balanced(version, plugins) else { return };
         assert_eq!(interface.name, "eth0");
-        assert_eq!(interface.addresses[0].prefix, "10.88.0.3/24", "the second address of the pool");
-        assert!(
-            interface
-                .routes
-                .iter()
-                .any(|route| route.destination == "0.0.0.0/0" && route.gateway == "10.88.0.1")
-        );
-        assert!(
-            interface.routes.iter().any(|route| route.destination == "::/0" && route.gateway == "fd88::1")
-        );
-        assert!(sysctls.contains(&"ipv4/conf/eth0/arp_ignore".to_owned()), "{sysctls:?}");
+        assert_eq!(interface.addresses[0].ip.to_string(), "10.88.0.3/24", "the second address of the pool");
+        for gateway in ["10.88.0.1", "fd88::1"] {
+            let wanted = Route::default_by(gateway.parse().unwrap());
+            let same =
+                |route: &Route| (route.destination, route.gateway) == (wanted.destination, wanted.gateway);
+            assert!(interface.routes.iter().any(same), "{interface:?}");
+        }
+        assert!(sysctls.contains(&"net.ipv4.conf.eth0.arp_ignore".to_owned()), "{sysctls:?}");
     }
 }
 
 #[test]
 fn a_point_to_point_link_is_balanced() {
     let Some((interface, _)) = balanced("1.0.0", PTP) else { return };
-    assert_eq!(interface.addresses[0].prefix, "10.88.0.3/32", "its network is not on the link");
-    let routes: Vec<_> =
-        interface.routes.iter().map(|r| (r.destination.as_str(), r.gateway.as_str())).collect();
-    let at = |wanted| routes.iter().position(|route| *route == wanted).unwrap();
-    assert!(at(("10.88.0.1/32", "")) < at(("10.88.0.0/24", "10.88.0.1")), "{routes:?}");
-    assert!(at(("10.88.0.1/32", "")) < at(("0.0.0.0/0", "10.88.0.1")), "{routes:?}");
-    assert!(at(("fd88::1/128", "")) < at(("::/0", "fd88::1")), "{routes:?}");
+    assert_eq!(interface.addresses[0].ip.to_string(), "10.88.0.3/32", "its network is not on the link");
+    let at = |to: &str, by: Option<&str>| {
+        let wanted = (to.parse().unwrap(), by.map(|by| by.parse().unwrap()));
+        interface.routes.iter().position(|route| (route.destination, route.gateway) == wanted).unwrap()
+    };
+    assert!(at("10.88.0.1/32", None) < at("10.88.0.0/24", Some("10.88.0.1")), "{interface:?}");
+    assert!(at("10.88.0.1/32", None) < at("0.0.0.0/0", Some("10.88.0.1")), "{interface:?}");
+    assert!(at("fd88::1/128", None) < at("::/0", Some("fd88::1")), "{interface:?}");
 }
 
 #[test]
 fn a_macvlan_is_balanced() {
     let Some((interface, _)) = balanced("0.3.1", MACVLAN) else { return };
-    assert_eq!(interface.addresses[0].prefix, "10.88.0.3/24");
+    assert_eq!(interface.addresses[0].ip.to_string(), "10.88.0.3/24");
 }
 
 #[test]

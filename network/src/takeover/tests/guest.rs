@@ -11,11 +11,10 @@ use std::{
     thread,
 };
 
-use husk_protocol::agent::Interface;
-
-use super::tap;
+use super::{is_link_local, tap};
 use crate::{
     netns::{self, Netns},
+    nic::Interface,
     testing::ip,
 };
 
@@ -109,12 +108,12 @@ fn apply(interface: &Interface) {
     ip(&format!("link set hkt0 name {} address {} mtu {}", interface.name, interface.mac, interface.mtu));
     ip(&format!("link set {} up", interface.name));
     let dev = &interface.name;
-    for address in interface.addresses.iter().filter(|address| !address.prefix.starts_with("fe80")) {
-        let nodad = if address.prefix.contains(':') { "nodad" } else { "" };
-        ip(&format!("addr add {} dev {dev} scope {} {nodad}", address.prefix, address.scope));
+    for address in interface.addresses.iter().filter(|address| !is_link_local(address)) {
+        let nodad = if address.ip.addr().is_ipv6() { "nodad" } else { "" };
+        ip(&format!("addr add {} dev {dev} scope {} {nodad}", address.ip, address.scope.0));
     }
     for route in &interface.routes {
-        let via = if route.gateway.is_empty() { String::new() } else { format!("via {}", route.gateway) };
+        let via = route.gateway.map(|gateway| format!("via {gateway}")).unwrap_or_default();
         ip(&format!("route add {} {via} dev {dev}", route.destination));
     }
 }

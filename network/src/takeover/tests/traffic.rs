@@ -49,7 +49,7 @@ fn the_guest_has_the_traffic_and_gives_it_back() {
     assert_eq!(ask("10.9.0.2:80").unwrap(), "pod");
 
     block_on(async {
-        let (takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
+        let (takeover, nics) = Takeover::begin(pod.open()).unwrap();
         let guest = Guest::new(&nics[0].tap, &nics[0].interface);
         // The namespace's own stack would answer. The guest does, and has no such port.
         for address in ["10.9.0.2:80", "[fd09::2]:80"] {
@@ -94,11 +94,11 @@ fn what_a_killed_husk_left_is_taken_over() {
     pod.ip("addr add 10.9.0.2/24 dev eth0");
     block_on(async {
         // Dropped, not released: taps go, the ingress qdisc stays, as after SIGKILL.
-        drop(Takeover::begin(pod.open()).await.unwrap());
+        drop(Takeover::begin(pod.open()).unwrap());
         let qdiscs = pod.netns.run(|| crate::testing::run("tc", &["qdisc", "show"])).unwrap();
         assert!(qdiscs.contains("ingress"), "{qdiscs}");
 
-        let (takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
+        let (takeover, nics) = Takeover::begin(pod.open()).unwrap();
         assert_eq!(nics.len(), 1, "the dead one's tap is gone");
         let guest = Guest::new(&nics[0].tap, &nics[0].interface);
         answer(guest.netns.run(|| TcpListener::bind("10.9.0.2:80").unwrap()).unwrap(), "guest");
@@ -120,7 +120,7 @@ fn a_macvlan_is_taken_over_as_well() {
     pod.ip("link set mv0 up");
     pod.ip("addr add 10.9.5.2/24 dev mv0");
     block_on(async {
-        let (takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
+        let (takeover, nics) = Takeover::begin(pod.open()).unwrap();
         let guest = Guest::new(&nics[0].tap, &nics[0].interface);
         answer(guest.netns.run(|| TcpListener::bind("10.9.5.2:80").unwrap()).unwrap(), "guest");
         assert_eq!(ask("10.9.5.2:80").unwrap(), "guest");
@@ -154,12 +154,12 @@ fn a_name_server_inside_may_ask_others() {
         || pod.netns.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap());
     let before = range().unwrap();
     block_on(async {
-        let (mut takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
-        takeover.let_names_be_asked().await.unwrap();
+        let (mut takeover, nics) = Takeover::begin(pod.open()).unwrap();
+        takeover.let_names_be_asked().unwrap();
         let guest = Guest::new(&nics[0].tap, &nics[0].interface);
         assert!(asked(&pod.netns) >= 61440);
         assert!(asked(&guest.netns) < 61440);
-        assert!(!takeover.sysctls().unwrap().contains_key("ipv4/ip_local_port_range"));
+        assert!(!takeover.sysctls().unwrap().contains_key("net.ipv4.ip_local_port_range"));
         takeover.release().await.unwrap();
     });
     assert_eq!(range().unwrap(), before);

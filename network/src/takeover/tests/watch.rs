@@ -17,8 +17,8 @@ fn interfaces_addresses_and_routes_that_come_later_are_noticed() {
     let pod = Pod::new();
     pod.ip("addr add 10.9.0.2/24 dev eth0");
     block_on(async {
-        let (mut takeover, nics) = Takeover::begin(pod.open()).await.unwrap();
-        let first = nics[0].interface.mac.clone();
+        let (mut takeover, nics) = Takeover::begin(pod.open()).unwrap();
+        let first = nics[0].interface.mac;
 
         pod.ip("link add eth1 type veth peer name other");
         pod.ip("link set eth1 address 02:00:00:00:0e:02 up");
@@ -27,7 +27,7 @@ fn interfaces_addresses_and_routes_that_come_later_are_noticed() {
             _ => None,
         });
         let nic = added.await;
-        assert_eq!(nic.interface.mac, "02:00:00:00:0e:02");
+        assert_eq!(nic.interface.mac.to_string(), "02:00:00:00:0e:02");
 
         pod.ip("addr add 10.8.0.2/24 dev eth1");
         pod.ip("route add 10.7.0.0/16 via 10.8.0.1");
@@ -36,7 +36,7 @@ fn interfaces_addresses_and_routes_that_come_later_are_noticed() {
             Update::Changed(one) => (one.mac == nic.interface.mac
                 && one.mtu == 1280
                 && prefixes(&one) == ["10.8.0.2/24"]
-                && one.routes.iter().any(|route| route.destination == "10.7.0.0/16"))
+                && one.routes.iter().any(|route| route.destination.to_string() == "10.7.0.0/16"))
             .then_some(()),
             _ => None,
         })
@@ -74,7 +74,7 @@ fn the_wait_can_be_cancelled() {
     let Some(_own) = Sandboxed::enter() else { return };
     let pod = Pod::new();
     block_on(async {
-        let (mut takeover, _nics) = Takeover::begin(pod.open()).await.unwrap();
+        let (mut takeover, _nics) = Takeover::begin(pod.open()).unwrap();
         pod.ip("addr add 10.9.0.2/24 dev eth0");
         // Given up ever later: what was begun is not lost.
         let mut turns = 0;

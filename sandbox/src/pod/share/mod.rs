@@ -20,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use husk_base::dirs::make_dir_inside;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open, openat, unlinkat},
     io::Errno,
@@ -41,7 +42,6 @@ use super::{FsMount, disks::blocking, spec::Bind};
 use crate::{
     Error, Result,
     filesystem::{Server, ServerPlan},
-    paths::make_private_dir,
     rundir::RunDir,
 };
 
@@ -91,7 +91,7 @@ impl Share {
     /// Makes the directory of the sandbox in `dir`.
     pub(super) async fn start(dir: &RunDir) -> Result<Self> {
         let path = dir.join(SHARED);
-        make_private_dir(&path)?;
+        make_dir_inside(&path)?;
         let namespace = Namespace::start().await?;
         let target = path.clone();
         let points = namespace.run(move || mount_points(&target)).await??;

@@ -5,7 +5,10 @@ use std::{fs::File, os::fd::AsFd, path::Path};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::process::{Child, Command};
 
-use super::{super::RootfsSource, Namespace, Root, Tree, blocking};
+use super::{
+    super::{DiskSource, ImageRoot, RootfsSource},
+    Namespace, Root, Tree, blocking,
+};
 use crate::{Error, Result};
 
 /// A mount namespace of its own, in which the root is mounted. It ends when this is dropped, and what was started from here has ended.
@@ -24,10 +27,11 @@ impl RootView {
         let tree = match root {
             RootfsSource::Directory(path) => Tree::Directory(path.clone()),
             RootfsSource::Mounts(mounts) => Tree::Mounts(mounts.clone()),
-            RootfsSource::Disk(disk) => {
+            RootfsSource::Disk(DiskSource { path, .. })
+            | RootfsSource::Image(ImageRoot { base: path, .. }) => {
                 let text = format!(
                     "the host does not mount the disk {}, so its programs can't see it as a container's root: use a snapshotter of directories, such as overlayfs",
-                    disk.path.display()
+                    path.display()
                 );
                 return Err(Error::InvalidOption(text));
             }

@@ -1,0 +1,356 @@
+//! The containers of this husk on disk: a directory each, which stays when the container ends.
+//!
+//! | path | what | who writes it |
+//! |---|---|---|
+//! | `<data>/containers/<id>/config.json` | [`Config`] | clients, under `lock` |
+//! | `<data>/containers/<id>/state.json` | [`State`] | the supervisor while it lives, else clients under `lock` |
+//! | `<data>/containers/<id>/scratch.img` | what the container has written | its VM |
+//! | `<data>/containers/<id>/*.log*` | its output | the supervisor |
+//! | `<data>/names/<name>` | symbolic link to the id | clients, under the lock of all records |
+//!
+//! Each file is replaced as a whole, so a crash leaves the old or the new one. Whether a container lives says the lock of its
+//! pod's run directory (see [`crate::rundir`]); a record that says that it runs is not believed without that.
+
+mod names;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use husk_base::{
+    dirs::{make_dir_inside, make_private_dir},
+    id, json_file,
+    lock::lock_file,
+};
+
+pub use self::record::{
+    Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
+};
+use crate::{Error, Result, paths::Dirs, remove, rundir};
+
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+const SCRATCH: &str = "scratch.img";
+const LOCK: &str = "lock";
+/// Directories of containers that are being removed begin so.
+const REMOVED: &str = ".removed-";
+
+/// All records.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dirs: Dirs,
+    containers: PathBuf,
+    names: PathBuf,
+}
+
+/// A container as its record has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// What it is.
+    pub config: Config,
+    /// How it is: that it runs is said only if its supervisor lives.
+    pub state: State,
+}
+
+/// All containers.
+#[derive(Debug, Default)]
+pub struct List {
+    /// Those whose records can be read, the newest first.
+    pub records: Vec<Record>,
+    /// The ids of the others, and why.
+    pub broken: Vec<(String, Error)>,
+}
+
+/// Keeps other clients from changing a container. The lock ends when this is dropped.
+#[derive(Debug)]
+pub struct Locked {
+    _file: File,
+}
+
+impl Store {
+    /// The records below `dirs`, whose directories are made.
+    ///
+    /// # Errors
+    /// When they can't be made.
+    pub fn open(dirs: &Dirs) -> Result<Self> {
+        let this = Self::made(dirs);
+        make_private_dir(&dirs.data)?;
+        for dir in [&this.containers, &this.names] {
+            make_dir_inside(dir)?;
+        }
+        Ok(this)
+    }
+
+    /// The records below `dirs`, whose directories another process of husk's has made. In the user namespace of a pod without
+    /// root nobody could tell whose they are.
+    pub fn made(dirs: &Dirs) -> Self {
+        Self { dirs: dirs.clone(), containers: dirs.data.join("containers"), names: dirs.data.join("names") }
+    }
+
+    /// A container's directory.
+    pub fn dir(&self, id: &str) -> PathBuf {
+        self.containers.join(id)
+    }
+
+    /// The disk with what a container has written.
+    pub fn scratch(&self, id: &str) -> PathBuf {
+        self.dir(id).join(SCRATCH)
+    }
+
+    /// The file of a container's log.
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// Adds a container. Its id and its name must be new.
+    ///
+    /// # Errors
+    /// When the name is in use, or the record can't be written. Nothing is left then.
+    pub fn create(&self, config: &Config) -> Result<()> {
+        if let Some(owner) = self.owner_of(&config.name) {
+            remove_orphans(&self.dirs, &[owner]);
+        }
+        let _all = self.lock_all()?;
+        let dir = self.dir(&config.id);
+        make_dir_inside(&dir)?;
+        let write = || {
+            self.write_config(config)?;
+            self.write_state(&config.id, &State { pod: config.id.clone(), ..State::default() })?;
+            self.claim_name(&config.name, &config.id)
+        };
+        write().inspect_err(|_| {
+            // The reason counts.
+            let _ = remove::tree(&dir);
+        })
+    }
+
+    /// The id of the container of this name, or id, or whose id begins so.
+    ///
+    /// # Errors
+    /// When there is none, or several ids begin so.
+    pub fn find(&self, name: &str) -> Result<String> {
+        let unknown = || Error::NoContainer { name: name.into() };
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return Err(unknown());
+        }
+        if id::is_id(name) && self.dir(name).is_dir() {
+            return Ok(name.to_owned());
+        }
+        if let Some(id) = self.owner_of(name) {
+            return Ok(id);
+        }
+        let mut found = self.ids()?.filter(|id| id.starts_with(name));
+        match (found.next(), found.next()) {
+            (None, _) => Err(unknown()),
+            (Some(id), None) => Ok(id),
+            _ => Err(Error::AmbiguousId { prefix: name.into() }),
+        }
+    }
+
+    /// The record of a container.
+    ///
+    /// # Errors
+    /// When there is none of this id, or it can't be read.
+    pub fn get(&self, id: &str) -> Result<Record> {
+        let mut state = self.state(id)?;
+        if state.status.needs_supervisor() && !rundir::is_alive(&self.dirs, &state.pod) {
+            // It may have ended properly between the two looks.
+            state = self.state(id)?;
+            if state.status.needs_supervisor() {
+                state.lost();
+            }
+        }
+        Ok(Record { config: self.config(id)?, state })
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn list(&self) -> Result<List> {
+        let List { mut records, mut broken } = List::default();
+        for id in self.ids()? {
+            match self.get(&id) {
+                Ok(record) => records.push(record),
+                // Removed meanwhile.
+                Err(Error::NoContainer { .. }) => {}
+                Err(error) => broken.push((id, error)),
+            }
+        }
+        records.sort_by_key(|record| std::cmp::Reverse(record.config.created));
+        Ok(List { records, broken })
+    }
+
+    /// What a container is.
+    ///
+    /// # Errors
+    /// When there is no record, or it can't be read: it is damaged, or a newer husk's.
+    pub fn config(&self, id: &str) -> Result<Config> {
+        let path = self.dir(id).join(CONFIG);
+        let config: Config = json_file::read(&path)?.ok_or_else(|| Error::NoContainer { name: id.into() })?;
+        if config.version > VERSION {
+            return Err(Error::NewerRecord { path, version: config.version });
+        }
+        Ok(config)
+    }
+
+    /// How a container is, as its last supervisor said.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn state(&self, id: &str) -> Result<State> {
+        let state = json_file::read(&self.dir(id).join(STATE))?;
+        match state {
+            Some(state) => Ok(state),
+            None if self.dir(id).is_dir() => Ok(State { pod: id.into(), ..State::default() }),
+            None => Err(Error::NoContainer { name: id.into() }),
+        }
+    }
+
+    /// Replaces what a container is. What is to survive a power cut is on the disk when this returns.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        let path = self.dir(&config.id).join(CONFIG);
+        if config.auto_remove {
+            json_file::write_atomic(&path, config)?;
+        } else {
+            json_file::write_durable(&path, config)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces how a container is.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_state(&self, id: &str, state: &State) -> Result<()> {
+        Ok(json_file::write_atomic(&self.dir(id).join(STATE), state)?)
+    }
+
+    /// Keeps other clients from changing a container; waits for one that does.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn lock(&self, id: &str) -> Result<Locked> {
+        let dir = self.dir(id);
+        if !dir.is_dir() {
+            return Err(Error::NoContainer { name: id.into() });
+        }
+        match lock_file(&dir.join(LOCK)) {
+            Ok(file) => Ok(Locked { _file: file }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoContainer { name: id.into() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When the name is in use, or there is no such container.
+    pub fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let _all = self.lock_all()?;
+        let mut config = self.config(id)?;
+        if config.name == name {
+            return Err(Error::InvalidOption(format!("the container is called {name:?} already")));
+        }
+        self.claim_name(name, id)?;
+        let old = std::mem::replace(&mut config.name, name.to_owned());
+        self.write_config(&config).inspect_err(|_| self.release_name(name, id))?;
+        self.release_name(&old, id);
+        Ok(())
+    }
+
+    /// Removes a container's record and all that is beside it. Its name is free when this begins.
+    ///
+    /// # Errors
+    /// When something can't be removed; it is tried again by [`Store::sweep`].
+    pub fn remove(&self, id: &str) -> Result<()> {
+        let gone = self.containers.join(format!("{REMOVED}{id}"));
+        {
+            let _all = self.lock_all()?;
+            self.release_names_of(id);
+            let dir = self.dir(id);
+            match fs::rename(&dir, &gone) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Error::NoContainer { name: id.into() });
+                }
+                other => other.map_err(Error::io("remove", &dir))?,
+            }
+        }
+        remove::tree(&gone).map_err(Error::io("remove", gone))
+    }
+
+    /// Takes away what crashes left: half-removed records, and containers that were to be removed at their end.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn sweep(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(REMOVED)) {
+                // Another client may be about to.
+                let _ = remove::tree(&entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Result<impl Iterator<Item = String>> {
+        let entries = fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter(|name| id::is_id(name)))
+    }
+
+    fn lock_all(&self) -> Result<Locked> {
+        Ok(Locked { _file: lock_file(&self.names.join(".lock"))? })
+    }
+}
+
+/// A new id, whose first six digits no other container and no running pod has: user ids are made of them.
+///
+/// # Errors
+/// When the directories can't be read.
+pub fn new_id(dirs: &Dirs) -> Result<String> {
+    let mut taken = Vec::new();
+    for dir in [dirs.run.clone(), dirs.data.join("containers")] {
+        taken.extend(numbers(&dir)?);
+    }
+    loop {
+        let id = id::random().map_err(Error::io("read", "the system's random numbers"))?;
+        if !taken.contains(&rundir::number(&id)) {
+            return Ok(id);
+        }
+    }
+}
+
+fn numbers(dir: &Path) -> Result<Vec<u32>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            Ok(names.filter(|name| id::is_id(name)).map(|id| rundir::number(&id)).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", dir)(error)),
+    }
+}
+
+/// Removes the containers among these, whose pods are dead, that were to be removed at their end.
+pub(crate) fn remove_orphans(dirs: &Dirs, ids: &[String]) {
+    let store = Store::made(dirs);
+    for id in ids {
+        let Ok(record) = store.get(id) else { continue };
+        if record.config.auto_remove && record.state.status == Status::Exited {
+            // What can't be removed now stays in the list for the user to see.
+            let _ = store.remove(id);
+        }
+    }
+}
