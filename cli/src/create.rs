@@ -10,7 +10,7 @@ use husk_sandbox::{
     events::{self, Event},
     network::NetworkPlan,
     paths::{Assets, Dirs},
-    spec,
+    pod_id, spec,
     store::{self, Config, ImageInfo, Store, Timestamp, VERSION},
     unpack::{self, Layer, Layers},
 };
@@ -74,7 +74,7 @@ pub(crate) async fn create(
         disk = unpacking => disk?,
         code = signals.fatal() => return Ok(Created::Interrupted(code)),
     };
-    let id = store::new_id(dirs)?;
+    let id = pod_id::new(dirs)?;
     let image_config = image_config(&image);
     // What can't be run is found before anything is left of it.
     spec::build(&layers.image, &image_config, &options, &id)?;

@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod check;
+pub mod clean_up;
 pub mod config;
 pub mod container;
 pub mod disk;
@@ -15,6 +16,7 @@ mod memory;
 pub mod network;
 pub mod paths;
 pub mod pod;
+pub mod pod_id;
 pub mod privilege;
 mod remove;
 pub mod rundir;

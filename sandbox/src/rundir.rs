@@ -19,14 +19,10 @@ use husk_base::{
     lock::{is_locked, lock_file, lock_shared, try_lock_file},
 };
 
-use crate::{Error, Result, cgroup, paths::Dirs, remove, store};
+use crate::{Error, Result, cgroup, paths::Dirs, pod_id, remove};
 
 const LOCK: &str = "lock";
 const NAMES: &str = "names";
-/// Hexadecimal digits of an id that are a number of their own.
-const NUMBER_LEN: usize = 6;
-/// User ids from here on, 16 million of them, are husk's: above those that systems give to users, services and containers.
-const FIRST_UID: u32 = 2_000_000_000;
 /// What a new start of the same pod finds in its directory, and keeps.
 const KEPT: [&str; 3] = [LOCK, SUPERVISOR_SOCKET, STREAMS_SOCKET];
 
@@ -34,6 +30,9 @@ const KEPT: [&str; 3] = [LOCK, SUPERVISOR_SOCKET, STREAMS_SOCKET];
 pub const SUPERVISOR_SOCKET: &str = "pod.sock";
 /// The socket to which a process's streams are connections.
 pub const STREAMS_SOCKET: &str = "streams.sock";
+
+/// The ids of pods that were found dead, whose directories are gone now.
+pub type Dead = Vec<String>;
 
 /// A living pod's directory. Dropping it removes everything the pod had there.
 #[derive(Debug)]
@@ -49,25 +48,25 @@ impl RunDir {
     ///
     /// # Errors
     /// When the directories can't be made, or when `name` is in use.
-    pub fn create(dirs: &Dirs, name: Option<&str>) -> Result<Self> {
-        let guard = begin(dirs)?;
-        let id = store::new_id(dirs)?;
+    pub fn create(dirs: &Dirs, name: Option<&str>) -> Result<(Self, Dead)> {
+        let (guard, dead) = begin(dirs)?;
+        let id = pod_id::new(dirs)?;
         let name_link = name.map(|name| claim_name(dirs, name, &id)).transpose()?;
         let this = Self::make(dirs, id, name_link)?;
         drop(guard);
-        Ok(this)
+        Ok((this, dead))
     }
 
     /// Cleans up after dead pods, then makes a directory for the pod of the container `id`.
     ///
     /// # Errors
     /// When the directories can't be made, or that pod lives.
-    pub fn of_container(dirs: &Dirs, id: &str) -> Result<Self> {
-        let _guard = begin(dirs)?;
+    pub fn of_container(dirs: &Dirs, id: &str) -> Result<(Self, Dead)> {
+        let (_guard, dead) = begin(dirs)?;
         if is_alive(dirs, id) {
             return Err(Error::WrongState(format!("container {id} is running already")));
         }
-        Self::make(dirs, id.to_owned(), None)
+        Ok((Self::make(dirs, id.to_owned(), None)?, dead))
     }
 
     /// Takes over a directory that another process has made and still holds.
@@ -102,7 +101,7 @@ impl RunDir {
 
     /// A user id that no other living pod of this husk has.
     pub fn uid(&self) -> u32 {
-        uid_of(&self.id)
+        pod_id::uid_of(&self.id)
     }
 
     /// The directory.
@@ -218,22 +217,22 @@ pub fn wait_for_lock(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When the directories can't be made or read.
-pub fn clean_up(dirs: &Dirs) -> Result<()> {
-    begin(dirs).map(drop)
+pub fn clean_up(dirs: &Dirs) -> Result<Dead> {
+    begin(dirs).map(|(_, dead)| dead)
 }
 
 /// Makes the directories, takes the lock of them all, and cleans up.
-fn begin(dirs: &Dirs) -> Result<File> {
+fn begin(dirs: &Dirs) -> Result<(File, Dead)> {
     make_private_dir(&dirs.run)?;
     make_dir_inside(&dirs.run.join(NAMES))?;
     let guard = lock_file(&dirs.run.join(LOCK))?;
-    sweep(dirs)?;
-    Ok(guard)
+    let dead = sweep(dirs)?;
+    Ok((guard, dead))
 }
 
 /// Removes what is left of pods that no process lives for, under the lock of the run directory. What can't be removed is tried
 /// again next time: it keeps no other pod from starting.
-fn sweep(dirs: &Dirs) -> Result<()> {
+fn sweep(dirs: &Dirs) -> Result<Dead> {
     let entries = fs::read_dir(&dirs.run).map_err(Error::io("read", &dirs.run))?;
     let mut dead = Vec::new();
     for entry in entries.flatten() {
@@ -250,9 +249,6 @@ fn sweep(dirs: &Dirs) -> Result<()> {
             dead.push(id);
         }
     }
-    if !dead.is_empty() {
-        store::remove_orphans(dirs, &dead);
-    }
     let names = dirs.run.join(NAMES);
     for entry in fs::read_dir(&names).map_err(Error::io("read", &names))?.flatten() {
         let path = entry.path();
@@ -261,7 +257,7 @@ fn sweep(dirs: &Dirs) -> Result<()> {
             let _ = fs::remove_file(&path);
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
 /// Makes `names/NAME` point to `id`, unless a living pod has the name.
@@ -277,16 +273,6 @@ fn claim_name(dirs: &Dirs, name: &str, id: &str) -> Result<PathBuf> {
     Ok(link)
 }
 
-/// The user id of a pod's VMM.
-pub(crate) fn uid_of(id: &str) -> u32 {
-    FIRST_UID + number(id)
-}
-
-/// The number that an id begins with.
-pub(crate) fn number(id: &str) -> u32 {
-    id.get(..NUMBER_LEN).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +286,7 @@ mod tests {
     #[test]
     fn a_dropped_directory_leaves_nothing() {
         let (_root, dirs) = dirs();
-        let dir = RunDir::create(&dirs, Some("one")).unwrap();
+        let dir = RunDir::create(&dirs, Some("one")).unwrap().0;
         let (id, path) = (dir.id().to_owned(), dir.path().to_owned());
         fs::write(dir.join("file"), "x").unwrap();
         assert_eq!(find(&dirs, "one").unwrap(), (id.clone(), path.clone()));
@@ -311,12 +297,12 @@ mod tests {
     #[test]
     fn what_a_dead_pod_left_is_swept_by_the_next_and_the_name_is_free() {
         let (_root, dirs) = dirs();
-        let mut dead = RunDir::create(&dirs, Some("one")).unwrap();
+        let mut dead = RunDir::create(&dirs, Some("one")).unwrap().0;
         let path = dead.path().to_owned();
         dead.lock = None;
         drop(dead);
         assert!(path.exists());
-        let next = RunDir::create(&dirs, Some("one")).unwrap();
+        let next = RunDir::create(&dirs, Some("one")).unwrap().0;
         assert!(!path.exists());
         assert_eq!(find(&dirs, "one").unwrap().0, next.id());
     }
@@ -324,7 +310,7 @@ mod tests {
     #[test]
     fn a_name_is_one_pods() {
         let (_root, dirs) = dirs();
-        let first = RunDir::create(&dirs, Some("one")).unwrap();
+        let first = RunDir::create(&dirs, Some("one")).unwrap().0;
         let error = RunDir::create(&dirs, Some("one")).unwrap_err();
         assert!(matches!(&error, Error::NameInUse { id, .. } if id == first.id()), "{error}");
     }
@@ -332,7 +318,7 @@ mod tests {
     #[test]
     fn each_process_that_lives_for_a_pod_keeps_it_alive() {
         let (_root, dirs) = dirs();
-        let made = RunDir::create(&dirs, None).unwrap();
+        let made = RunDir::create(&dirs, None).unwrap().0;
         let id = made.id().to_owned();
         let adopted = RunDir::adopt(&dirs, &id).unwrap();
         let another = adopted.lock_for_another().unwrap();
@@ -352,7 +338,7 @@ mod tests {
     #[test]
     fn a_new_start_keeps_the_supervisors_sockets() {
         let (_root, dirs) = dirs();
-        let dir = RunDir::create(&dirs, None).unwrap();
+        let dir = RunDir::create(&dirs, None).unwrap().0;
         fs::write(dir.join(SUPERVISOR_SOCKET), "").unwrap();
         fs::create_dir(dir.join("vsock")).unwrap();
         fs::write(dir.join("vsock/guest"), "").unwrap();

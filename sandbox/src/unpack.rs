@@ -20,6 +20,7 @@ use crate::{
     disk,
     paths::{Assets, Dirs},
     rundir::RunDir,
+    store::remove_orphans,
     vm::{Plan, Vm},
 };
 
@@ -163,7 +164,8 @@ async fn unpack_some(
     timeout: Duration,
     progress: impl Fn(u64),
 ) -> Result<()> {
-    let dir = RunDir::create(dirs, None)?;
+    let (dir, dead) = RunDir::create(dirs, None)?;
+    remove_orphans(dirs, &dead);
     let serial = |index: usize| format!("layer{index}");
     let blobs =
         layers.iter().enumerate().map(|(index, layer)| DiskConfig::new(serial(index), &layer.path, true));

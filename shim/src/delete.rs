@@ -8,7 +8,7 @@ use std::{
 };
 
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
-use husk_sandbox::{paths::Dirs, pod, rundir};
+use husk_sandbox::{clean_up, paths::Dirs, pod, rundir};
 use tokio::runtime;
 
 use crate::{
@@ -62,7 +62,7 @@ fn clean_up(pod: &str) {
     let theirs = dirs.clone();
     thread::spawn(move || ended.send(rundir::wait_until_dead(&theirs, &name).is_ok()));
     let _ = end.recv_timeout(END_WITHIN);
-    if let Some(Err(error)) = block_on(pod::clean_up(&dirs, |text| eprintln!("{text}"))) {
+    if let Some(Err(error)) = block_on(clean_up::after_kills(&dirs, |text| eprintln!("{text}"))) {
         eprintln!("{}", Error::from(error).text());
     }
 }

@@ -5,6 +5,7 @@ mod end;
 mod entry;
 mod exec;
 mod hub;
+mod life;
 mod listen;
 mod log;
 mod notes;

@@ -19,7 +19,7 @@ use husk_sandbox::{
     network::NetworkMode,
     paths::{Assets, Dirs},
     rundir::{RunDir, STREAMS_SOCKET, SUPERVISOR_SOCKET},
-    store::Config,
+    store::{self, Config},
 };
 
 use crate::client::{LOG, Pod};
@@ -30,7 +30,8 @@ impl Pod {
     /// # Errors
     /// When the pod lives already, or the supervisor can't be started.
     pub fn spawn(dirs: &Dirs, config: &Config) -> Result<Self> {
-        let dir = RunDir::of_container(dirs, &config.id)?;
+        let (dir, dead) = RunDir::of_container(dirs, &config.id)?;
+        store::remove_orphans(dirs, &dead);
         // It can be reached as soon as it exists.
         let api = socket::bind(&dir.join(SUPERVISOR_SOCKET))?;
         let streams = socket::bind(&dir.join(STREAMS_SOCKET))?;

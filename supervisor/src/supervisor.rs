@@ -42,7 +42,7 @@ pub(crate) struct Supervisor {
     pub(crate) containers: Mutex<Containers>,
     pod: Mutex<Option<Arc<Pod>>>,
     /// Held while a container is started.
-    starting: tokio::sync::Mutex<()>,
+    pub(crate) starting: tokio::sync::Mutex<()>,
     /// Changes when a container is taken out of the pod.
     pub(crate) forgotten: watch::Sender<()>,
     pub(crate) finished: watch::Sender<bool>,
@@ -112,18 +112,6 @@ impl Supervisor {
     pub(crate) fn pod(&self) -> Result<Arc<Pod>> {
         let gone = || Error::WrongState("the container is not running".into());
         lock(&self.pod).clone().ok_or_else(gone)
-    }
-
-    /// Starts a container, and the VM with the first one. Returns when its process runs.
-    ///
-    /// # Errors
-    /// When it is not in a state for that, or can't be started. Its record says so then.
-    pub(crate) async fn start(self: &Arc<Self>, id: &str) -> Result<()> {
-        let _starting = self.starting.lock().await;
-        self.allow(id, "", Action::Start)?;
-        self.start_now(id).await?;
-        tokio::spawn(crate::end::attend(self.clone(), id.to_owned()));
-        Ok(())
     }
 
     /// Starts a container that has not been started, or has ended. Nothing is left of it when that fails.

@@ -146,7 +146,7 @@ impl Home {
     /// # Errors
     /// When that fails.
     pub async fn try_start(&self, id: &str, options: PodOptions) -> husk_sandbox::Result<Pod> {
-        let dir = RunDir::create(&self.dirs(), Some(&format!("{NAME_PREFIX}{id}")))?;
+        let (dir, _) = RunDir::create(&self.dirs(), Some(&format!("{NAME_PREFIX}{id}")))?;
         Pod::start(&self.dirs(), &assets(), Arc::new(dir), options).await
     }
 }

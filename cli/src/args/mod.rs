@@ -5,6 +5,7 @@ mod container;
 mod create;
 mod inspect;
 mod list;
+mod texts;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -20,11 +21,9 @@ pub(crate) use self::{
     create::{CreateArgs, CreateOptions, RunArgs},
     inspect::{InspectArgs, InspectContainersArgs, InspectImagesArgs, ObjectType},
     list::{EventsArgs, InfoArgs, LogsArgs, PortArgs, PsArgs, StatsArgs, TopArgs},
+    texts::{CompletionArgs, ManArgs},
 };
-use crate::{
-    commands::{completion::CompletionArgs, man::ManArgs},
-    output,
-};
+use crate::output;
 
 /// Runs containers in microVMs of their own.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use husk_sandbox::{
     paths::Dirs,
     rundir,
-    store::{Config, List, RestartPolicy, State, Status, Store},
+    store::{self, Config, List, RestartPolicy, State, Status, Store},
 };
 
 use super::container::start_one;
@@ -18,7 +18,7 @@ enum Fate {
 }
 
 pub(crate) async fn run(dirs: &Dirs) -> anyhow::Result<u8> {
-    rundir::clean_up(dirs)?;
+    store::remove_orphans(dirs, &rundir::clean_up(dirs)?);
     let store = Store::open(dirs)?;
     store.sweep()?;
     let List { records, broken } = store.list()?;

@@ -3,13 +3,10 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::{args::Cli, output};
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct CompletionArgs {
-    /// The shell
-    pub(crate) shell: Shell,
-}
+use crate::{
+    args::{Cli, CompletionArgs},
+    output,
+};
 
 pub(crate) fn run(args: &CompletionArgs) -> anyhow::Result<u8> {
     output::print_line(script(args.shell).trim_end())?;

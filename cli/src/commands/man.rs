@@ -1,17 +1,11 @@
 //! `husk man`: the manual's pages, made of what `--help` says.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::args::Cli;
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ManArgs {
-    /// The directory for the pages; made if it is missing
-    pub(crate) dir: PathBuf,
-}
+use crate::args::{Cli, ManArgs};
 
 pub(crate) fn run(args: &ManArgs) -> anyhow::Result<u8> {
     let context = || format!("can't write the manual's pages to {}", args.dir.display());

@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{
     compare,
     error::{CallError, Reason},
-    eval::Slot,
     function::Function,
     print::{self, type_name},
     printf,
+    slot::Slot,
 };
 
 /// The longest run of spaces that `pad` makes.

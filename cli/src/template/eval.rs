@@ -12,15 +12,13 @@ use super::{
     error::{Failure, Reason},
     function::Function,
     print::{self, type_name},
+    slot::Slot,
 };
 
 /// The largest result, in bytes.
 const MAX_OUTPUT: usize = 64 << 20;
 /// Commands and elements of ranges that one rendering may visit: ranges inside each other multiply.
 const MAX_STEPS: usize = 250_000;
-
-/// A value under way. `None` is the absent entry of a map, which prints as `<no value>`.
-pub(super) type Slot<'a> = Option<Cow<'a, Value>>;
 
 /// The text that the nodes make of a subject.
 ///

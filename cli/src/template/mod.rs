@@ -13,6 +13,7 @@ mod lexer;
 mod parser;
 mod print;
 mod printf;
+mod slot;
 #[cfg(test)]
 mod tests;
 

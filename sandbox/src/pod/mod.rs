@@ -60,10 +60,10 @@ use crate::{
     cgroup::Cgroup,
     filesystem::Server,
     guest::{Guest, timed_out},
-    network::{self, Connection, Endpoint, Follow},
+    network::{Connection, Endpoint, Follow},
     paths::Dirs,
     privilege,
-    rundir::{self, RunDir},
+    rundir::RunDir,
     timeline::{Stage, Timeline, now_ns},
     vm::{self, Plan, Vm, VmProcess},
 };
@@ -398,15 +398,6 @@ async fn join(cgroup: Option<PathBuf>, processes: [Option<u32>; 2]) -> Infallibl
         let _ = tokio::task::spawn_blocking(join).await;
     }
     pending().await
-}
-
-/// Cleans up what killed pods and containers left: directories, cgroups, names, networks. What lives is left alone.
-///
-/// # Errors
-/// When that is not possible.
-pub async fn clean_up(dirs: &Dirs, note: fn(&str)) -> Result<()> {
-    rundir::clean_up(dirs)?;
-    network::repair(dirs, note).await
 }
 
 fn check(options: &PodOptions) -> Result<()> {

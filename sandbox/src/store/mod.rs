@@ -19,7 +19,7 @@ mod tests;
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use husk_base::{
@@ -315,36 +315,8 @@ impl Store {
     }
 }
 
-/// A new id, whose first six digits no other container and no running pod has: user ids are made of them.
-///
-/// # Errors
-/// When the directories can't be read.
-pub fn new_id(dirs: &Dirs) -> Result<String> {
-    let mut taken = Vec::new();
-    for dir in [dirs.run.clone(), dirs.data.join("containers")] {
-        taken.extend(numbers(&dir)?);
-    }
-    loop {
-        let id = id::random().map_err(Error::io("read", "the system's random numbers"))?;
-        if !taken.contains(&rundir::number(&id)) {
-            return Ok(id);
-        }
-    }
-}
-
-fn numbers(dir: &Path) -> Result<Vec<u32>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => {
-            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-            Ok(names.filter(|name| id::is_id(name)).map(|id| rundir::number(&id)).collect())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::io("read", dir)(error)),
-    }
-}
-
 /// Removes the containers among these, whose pods are dead, that were to be removed at their end.
-pub(crate) fn remove_orphans(dirs: &Dirs, ids: &[String]) {
+pub fn remove_orphans(dirs: &Dirs, ids: &[String]) {
     let store = Store::made(dirs);
     for id in ids {
         let Ok(record) = store.get(id) else { continue };

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     container::ContainerOptions,
     network::{NetworkMode, NetworkPlan},
+    pod_id,
 };
 
 struct Home {
@@ -22,7 +23,7 @@ impl Home {
     fn config(&self, name: &str) -> Config {
         Config {
             version: VERSION,
-            id: new_id(&self.dirs).unwrap(),
+            id: pod_id::new(&self.dirs).unwrap(),
             name: name.into(),
             created: Timestamp::now(),
             image: ImageInfo { name: "busybox".into(), id: "sha256:1".into(), disk: "/d".into() },
@@ -112,7 +113,7 @@ fn that_a_container_runs_is_not_believed_without_its_pods_lock() {
     home.set(&one.id, Status::Running);
     let state = home.store.get(&one.id).unwrap().state;
     assert_eq!((state.status, state.exit_code), (Status::Exited, LOST));
-    let dir = rundir::RunDir::of_container(&home.dirs, &one.id).unwrap();
+    let dir = rundir::RunDir::of_container(&home.dirs, &one.id).unwrap().0;
     assert_eq!(home.store.get(&one.id).unwrap().state.status, Status::Running);
     drop(dir);
 }
@@ -125,9 +126,9 @@ fn what_was_to_be_removed_is_removed_when_its_supervisor_was_killed() {
     for config in [&kept, &removed] {
         home.store.create(config).unwrap();
         home.set(&config.id, Status::Running);
-        rundir::RunDir::of_container(&home.dirs, &config.id).unwrap().hand_over();
+        rundir::RunDir::of_container(&home.dirs, &config.id).unwrap().0.hand_over();
     }
-    rundir::clean_up(&home.dirs).unwrap();
+    remove_orphans(&home.dirs, &rundir::clean_up(&home.dirs).unwrap());
     assert!(home.store.get(&kept.id).is_ok());
     assert!(home.store.find("removed").is_err() && !home.store.dir(&removed.id).exists());
 }
@@ -180,7 +181,7 @@ fn names_of_networks_container_are_known() {
 #[test]
 fn a_random_name_is_made_of_the_id() {
     let home = home();
-    let id = new_id(&home.dirs).unwrap();
+    let id = pod_id::new(&home.dirs).unwrap();
     let name = home.store.random_name(&id);
     assert!(name.contains('_') && name == home.store.random_name(&id), "{name}");
     home.create(&name);

@@ -116,7 +116,7 @@ impl Tasks {
         };
         let name = format!("{}{}", pod::NAME_PREFIX, self.pod_id(id));
         let started = match RunDir::create(&self.dirs, Some(&name)) {
-            Ok(dir) => Pod::start(&self.dirs, &assets, Arc::new(dir), options).await,
+            Ok((dir, _)) => Pod::start(&self.dirs, &assets, Arc::new(dir), options).await,
             Err(error) => Err(error),
         };
         let pod = match started {

@@ -26,7 +26,7 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 's
 }
 
 fn dir(home: &Path) -> RunDir {
-    RunDir::create(&Dirs::new(Some(&home.join("husk"))), None).unwrap()
+    RunDir::create(&Dirs::new(Some(&home.join("husk"))), None).unwrap().0
 }
 
 fn volume(home: &Path, name: &str) -> PathBuf {
