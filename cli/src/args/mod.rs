@@ -36,7 +36,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+// Only the options of the command that is given are built.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     #[command(flatten)]
     Verb(ContainerVerb),
@@ -98,6 +100,7 @@ impl Command {
 
 /// What `husk VERB` and `husk container VERB` do alike.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum ContainerVerb {
     /// Create and run a new container from an image
     Run(Box<RunArgs>),
