@@ -120,6 +120,19 @@ pub(crate) fn created_at(time: Timestamp, zone: &TimeZone) -> String {
     ZonedDateTime::new(time, zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string()
 }
 
+/// The time zone of the user, or else of the machine.
+///
+/// What jiff does without `TZ` is to look for the zone's name in the whole of the machine's database, which takes longer than all
+/// else of a list; only its rules are needed here.
+pub(crate) fn zone() -> TimeZone {
+    const LOCAL: &str = "/etc/localtime";
+    if std::env::var_os("TZ").is_some() {
+        return TimeZone::system();
+    }
+    let rules = std::fs::read(LOCAL).ok();
+    rules.and_then(|rules| TimeZone::tzif("Local", &rules).ok()).unwrap_or(TimeZone::UTC)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,5 +218,11 @@ mod tests {
         assert_eq!(created_at(fraction, &TimeZone::UTC), "2023-11-14 22:13:20.123456789 +0000 UTC");
         let new_york = TimeZone::posix("EST5EDT,M3.2.0,M11.1.0").unwrap();
         assert_eq!(created_at(time, &new_york), "2023-11-14 17:13:20 -0500 EST");
+    }
+
+    #[test]
+    fn the_zone_has_the_machines_rules() {
+        let now = Timestamp::now();
+        assert_eq!(zone().to_offset(now), TimeZone::system().to_offset(now));
     }
 }

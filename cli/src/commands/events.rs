@@ -22,7 +22,7 @@ const KEYS: [&str; 6] = ["container", "event", "image", "label", "scope", "type"
 pub(crate) async fn run(dirs: &Dirs, args: &EventsArgs) -> anyhow::Result<u8> {
     let filters = Filters::parse(&args.filter, &KEYS)?;
     let print = Printer::parse(args.format.as_deref())?;
-    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    let (now, zone) = (Timestamp::now(), times::zone());
     let moment =
         |text: &Option<String>| text.as_deref().map(|text| times::parse(text, now, &zone)).transpose();
     let (since, until) = (moment(&args.since)?, moment(&args.until)?);

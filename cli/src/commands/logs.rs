@@ -30,7 +30,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &LogsArgs) -> anyhow::Result<u8> {
     if store.config(&id)?.log.driver() == Driver::None {
         bail!("configured logging driver does not support reading");
     }
-    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    let (now, zone) = (Timestamp::now(), times::zone());
     let moment =
         |text: &Option<String>| text.as_deref().map(|text| times::parse(text, now, &zone)).transpose();
     let options = ReadOptions {

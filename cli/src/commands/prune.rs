@@ -7,7 +7,7 @@ use husk_sandbox::{
     paths::Dirs,
     store::{Config, List, Status, Store},
 };
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 
 use super::container::remove_one;
 use crate::{args::PruneContainersArgs, facts, filters::Filters, human, output, times};
@@ -59,7 +59,7 @@ fn confirmed(warning: &str) -> anyhow::Result<bool> {
 }
 
 fn until(filters: &Filters) -> anyhow::Result<Option<Timestamp>> {
-    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    let (now, zone) = (Timestamp::now(), times::zone());
     Ok(filters.values("until").map(|text| times::parse(text, now, &zone)).last().transpose()?)
 }
 

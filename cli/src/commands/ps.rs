@@ -44,7 +44,7 @@ pub(crate) fn run(dirs: &Dirs, args: &PsArgs) -> anyhow::Result<u8> {
     let selected = filters.select(&views)?;
     let shown = selected.into_iter().filter(|index| all || views[*index].state.needs_supervisor());
     let with_size = args.size || format.uses("Size");
-    let (now, zone) = (Timestamp::now(), TimeZone::system());
+    let (now, zone) = (Timestamp::now(), times::zone());
     let rows = shown.take(limit.unwrap_or(usize::MAX)).map(|index| {
         let size = with_size.then(|| facts::size(&store, &records[index].config));
         row(&records[index], &facts[index], size, args.no_trunc, now, &zone)

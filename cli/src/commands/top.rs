@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan, ZonedDateTime, tz::TimeZone};
 use unicode_width::UnicodeWidthStr;
 
 use super::container::running;
-use crate::{args::TopArgs, output};
+use crate::{args::TopArgs, output, times};
 
 /// Docker's columns are at least so wide, and so far apart.
 const MIN_WIDTH: usize = 20;
@@ -18,7 +18,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &TopArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     let (id, pod) = running(dirs, &store, &args.container)?;
     let processes = pod.top(&id).await?.processes;
-    let now = Now { at: Timestamp::now(), zone: TimeZone::system() };
+    let now = Now { at: Timestamp::now(), zone: times::zone() };
     let heading = columns.iter().map(|column| column.title.clone()).collect();
     let rows =
         processes.iter().map(|process| columns.iter().map(|column| (column.text)(process, &now)).collect());
