@@ -79,9 +79,9 @@ impl Store {
     /// When they can't be made.
     pub fn open(dirs: &Dirs) -> Result<Self> {
         let this = Self::made(dirs);
-        make_private_dir(&dirs.data)?;
+        // The directory above may be a file system's root, which all may write to.
         for dir in [&this.containers, &this.names] {
-            make_dir_inside(dir)?;
+            make_private_dir(dir)?;
         }
         Ok(this)
     }
