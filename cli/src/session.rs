@@ -31,8 +31,9 @@ use crate::{
 const BUFFER: usize = 64 * 1024;
 /// This many interrupts end a container that ignores them.
 const INTERRUPTS_TO_KILL: u32 = 3;
-/// How long a supervisor that is gone may have been a proper end's: its record is read again.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
+
+/// How long a user who has asked for the end waits for output that nobody takes.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// What is attached to.
 #[derive(Debug)]
@@ -150,14 +151,13 @@ impl Session {
                 }
             }
         };
-        let mut failed = None;
-        for output in copying.outputs {
-            // One that does not end belongs to a supervisor that was killed.
-            match tokio::time::timeout(LAST_OUTPUT, output).await {
-                Ok(Ok(Err(error))) if error.kind() != io::ErrorKind::BrokenPipe => failed = Some(error),
-                _ => {}
-            }
-        }
+        let mut output = std::pin::pin!(last_output(copying.outputs));
+        let failed = tokio::select! {
+            biased;
+            failed = &mut output => failed,
+            // Nobody may read husk's output, and the process hears nothing any more.
+            () = signals.asks_to_end() => tokio::time::timeout(LAST_OUTPUT, output).await.unwrap_or_default(),
+        };
         drop(copying.raw_mode);
         let ended = ended?;
         if let Some(error) = failed {
@@ -198,6 +198,20 @@ impl Session {
             let _ = self.pod.resize(&self.id, &self.exec_id, rows, columns).await;
         }
     }
+}
+
+/// Returns when all that the process has written is where husk's readers get it; what went wrong with that. A reader that has left
+/// is nothing wrong.
+async fn last_output(outputs: Vec<oneshot::Receiver<io::Result<()>>>) -> Option<io::Error> {
+    let mut failed = None;
+    for output in outputs {
+        if let Ok(Err(error)) = output.await
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            failed = Some(error);
+        }
+    }
+    failed
 }
 
 /// Whether husk has a controlling terminal that has not been closed.

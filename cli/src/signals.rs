@@ -60,6 +60,11 @@ impl Signals {
         }
     }
 
+    /// Returns when one comes by which users end programs.
+    pub(crate) async fn asks_to_end(&self) {
+        while !matches!(self.next().await, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM) {}
+    }
+
     /// The exit code for the next one that would have ended husk.
     pub(crate) async fn fatal(&self) -> u8 {
         loop {
