@@ -25,7 +25,7 @@ pub(crate) async fn run(dirs: &Dirs) -> anyhow::Result<u8> {
     for (id, error) in broken {
         output::print_note(&format!("husk: warning: container {id}: {}\n", husk_base::chain::text(&error)));
     }
-    let mut starts: Vec<Config> = Vec::new();
+    let (mut starts, mut failed) = (Vec::<Config>::new(), false);
     for record in records {
         let id = &record.config.id;
         // As it was written: that it ran is what counts.
@@ -35,13 +35,19 @@ pub(crate) async fn run(dirs: &Dirs) -> anyhow::Result<u8> {
         }
         match fate(&record.config, &state) {
             Fate::Left => {}
-            Fate::Removed => store.remove(id)?,
+            Fate::Removed => {
+                if let Err(error) = store.remove(id) {
+                    output::print_error(
+                        &anyhow::Error::from(error).context(format!("cannot remove container {id}")),
+                    );
+                    failed = true;
+                }
+            }
             Fate::Started => starts.push(record.config),
         }
     }
     // One that joins another's machine comes after it; all in the order in which they were made.
     starts.sort_by_key(|config| (config.joins().is_some(), config.created));
-    let mut failed = false;
     for config in starts {
         match start_one(dirs, &store, &config.id).await {
             Ok(()) => output::print_line(&config.name)?,
