@@ -18,6 +18,7 @@ use std::{
 };
 
 use driver::Guest;
+use husk_jail::trial::assert_only_inherited;
 use server::{Server, is_root};
 
 const ENOENT: i32 = 2;
@@ -229,19 +230,7 @@ fn nothing_is_inherited_but_what_is_passed_by_number() {
     let mut guest = Guest::connect(&server);
     guest.init();
     for pid in server.both() {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-        assert!(environment.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environment));
-        // In the jail, the root of paths is the directory that is served; so compare files.
-        let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .filter_map(|entry| fs::metadata(entry.unwrap().path()).ok())
-            .map(|found| (found.dev(), found.ino()))
-            .collect();
-        let is_open = |file: &fs::File| {
-            let file = file.metadata().unwrap();
-            open.contains(&(file.dev(), file.ino()))
-        };
-        assert_eq!((is_open(&lock), is_open(&stray)), (true, false), "{pid}");
+        assert_only_inherited(pid, &lock, &stray);
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use crate::JailError;
 
+// SAFETY: environ(7) declares it so, and the C library defines it.
 unsafe extern "C" {
     static environ: *mut *mut c_char;
 }

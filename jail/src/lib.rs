@@ -25,6 +25,8 @@ pub mod rights;
 pub mod root;
 pub mod seccomp;
 mod split;
+#[cfg(feature = "trial")]
+pub mod trial;
 
 pub use outside::Outside;
 pub use split::{Plan, split};

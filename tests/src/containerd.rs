@@ -6,15 +6,13 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, PoisonError},
-    thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::{
     process::{Output, Running},
-    wait::{PATIENCE, wait_for, wait_until},
+    wait::{PATIENCE, wait_for, wait_until, wait_within},
 };
 
 /// husk's runtime and runc's.
@@ -42,7 +40,6 @@ const WITHOUT_UDEV: (&str, &str) = ("DM_DISABLE_UDEV", "1");
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// The archive of [`IMAGE`].
 pub const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
-const INTERVAL: Duration = Duration::from_millis(50);
 const LOG: &str = "/lab/out/containerd.log";
 
 /// The daemon, started once for all tests.
@@ -256,14 +253,8 @@ fn count(dir: &Path, kind: &impl Fn(&fs::FileType) -> bool) -> usize {
 /// # Panics
 /// When something stays.
 pub fn assert_nothing_left() {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let left = left();
-        if left.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left behind:\n{}", left.join("\n"));
-        thread::sleep(INTERVAL);
+    if wait_within(PATIENCE, || left().is_empty().then_some(())).is_none() {
+        panic!("left behind:\n{}", left().join("\n"));
     }
 }
 

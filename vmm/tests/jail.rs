@@ -3,15 +3,13 @@
 
 use std::{
     fs::{self, File},
-    os::{
-        fd::AsRawFd,
-        unix::{fs::MetadataExt, process::CommandExt},
-    },
+    os::{fd::AsRawFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
 };
 
+use husk_jail::trial::assert_only_inherited;
 use husk_vmm::client::Client;
 
 const UID: u32 = 2_099_999_999;
@@ -120,18 +118,7 @@ fn nothing_is_inherited_but_what_is_passed_by_number() {
     let number = lock.as_raw_fd().to_string();
     let vmm = Vmm::start(dir.path(), &["--lock", &number], &[&lock, &stray]);
     for pid in vmm.both() {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-        assert!(environment.iter().all(|byte| *byte == 0), "{}", String::from_utf8_lossy(&environment));
-        let open: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .filter_map(|entry| fs::metadata(entry.unwrap().path()).ok())
-            .map(|found| (found.dev(), found.ino()))
-            .collect();
-        let is_open = |file: &File| {
-            let file = file.metadata().unwrap();
-            open.contains(&(file.dev(), file.ino()))
-        };
-        assert_eq!((is_open(&lock), is_open(&stray)), (true, false), "{pid}");
+        assert_only_inherited(pid, &lock, &stray);
     }
 }
 
