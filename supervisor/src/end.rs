@@ -17,10 +17,13 @@ use crate::{
 };
 
 const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
+/// Exit code of what was killed.
+pub(crate) const KILLED: u32 = 128 + SIGKILL;
 /// How long a guest may take to pass a signal on, and a container to end by SIGKILL; then its VM is ended.
 const OBEY_WITHIN: Duration = Duration::from_secs(3);
 /// How long a guest may take to write what it has kept of a container's disk.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+
 impl Supervisor {
     /// What follows the end that clients have been told of: the VM is taken apart, or the container taken out of the pod.
     pub(crate) async fn after_end(&self, id: &str) {

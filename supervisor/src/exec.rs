@@ -11,12 +11,13 @@ use husk_sandbox::{
 use oci_spec::runtime::{BoxBuilder, Process};
 
 use crate::{
+    end::KILLED,
     entry::ProcessEntry,
     hub::Log,
     supervisor::{Supervisor, unknown},
 };
 
-/// Execs of a container that have ended and are remembered, for those who ask how they ended.
+/// Execs of a container that have ended and are remembered, for clients whose question how comes after the end.
 const REMEMBERED: usize = 64;
 
 impl Supervisor {
@@ -125,11 +126,10 @@ fn action(name: &str, request: &ExecRequest) -> String {
 
 /// Waits for the end of an exec.
 async fn attend(supervisor: Arc<Supervisor>, id: String, exec_id: String) {
-    const KILLED: u32 = 137;
     let Ok(pod) = supervisor.pod() else { return supervisor.exec_ended(&id, &exec_id, KILLED) };
     let code = pod.wait(&id, &exec_id).await.map_or(KILLED, |exit| exit.code);
     if let Ok(hub) = supervisor.hub(&id, &exec_id) {
-        hub.finish().await;
+        hub.finish(|| !supervisor.is_stopping(&id)).await;
     }
     supervisor.exec_ended(&id, &exec_id, code);
     // The guest needs to remember it no longer; its end may have come with the container's.

@@ -128,13 +128,14 @@ impl Hub {
     }
 
     /// Returns when all that the process has written is where it goes; the clients' connections end then. For a process that has
-    /// ended: what others have of its streams is waited for only as long as something comes.
-    pub(crate) async fn finish(&self) {
+    /// ended: what others have of its streams is waited for only as long as something comes, and a client that does not read only
+    /// as long as `patient` says so.
+    pub(crate) async fn finish(&self, patient: impl Fn() -> bool) {
         for kind in [StdioKind::Stdout, StdioKind::Stderr] {
             let copying = self.state().output(kind).copying.take();
             let Some(mut copying) = copying else { continue };
             while timeout(SILENCE, &mut copying).await.is_err() {
-                if self.held_up.load(Ordering::Relaxed) == 0 {
+                if self.held_up.load(Ordering::Relaxed) == 0 || !patient() {
                     copying.abort();
                     break;
                 }

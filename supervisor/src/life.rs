@@ -13,12 +13,11 @@ use husk_sandbox::{
 use tokio::time::sleep;
 
 use crate::{
+    end::KILLED,
     hub::Hub,
     supervisor::{Supervisor, unknown},
 };
 
-/// Exit code of what was killed.
-const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
 /// The first wait before a restart; each further one is twice as long (as Docker's).
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
@@ -67,7 +66,8 @@ async fn wait_for_end(supervisor: &Supervisor, id: &str) -> Result<Exit> {
         }
     };
     let hub = supervisor.hub(id, "")?;
-    hub.finish().await;
+    // Who wants it to end does not wait for those who look at it.
+    hub.finish(|| !supervisor.is_stopping(id)).await;
     supervisor.finish_log(id);
     Ok(exit)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use husk_network::unprivileged;
 use husk_sandbox::{
-    Error, Result,
+    Error, Result, disk,
     events::{self, Event},
     logs::Writer,
     network::NetworkMode,
@@ -20,7 +20,7 @@ use husk_sandbox::{
     },
     rundir::RunDir,
     sizing, spec,
-    store::{Config, State, Store},
+    store::{self, Config, State, Store},
     timeline::{Stage, now_ns},
 };
 use tokio::{sync::watch, time::timeout};
@@ -105,6 +105,11 @@ impl Supervisor {
         id == self.dir.id()
     }
 
+    /// Whether a client has asked for the end of a container.
+    pub(crate) fn is_stopping(&self, id: &str) -> bool {
+        self.containers().get(id).is_ok_and(|container| container.own.stopping)
+    }
+
     /// The pod's VM.
     ///
     /// # Errors
@@ -135,7 +140,7 @@ impl Supervisor {
         let root = self.root(&config)?;
         let spec = spec::build(&config.image.name, &config.image_config, &config.options, id)?;
         let writer = Writer::open(&self.store.log(id), &config.log, &config.log_attributes())?;
-        *log.lock().unwrap_or_else(PoisonError::into_inner) = writer;
+        *lock(&log) = writer;
         let pod = if self.is_first(id) { self.boot(&config, root.clone()).await? } else { self.pod()? };
         let options = &config.options;
         let stdio = StdioFlags {
@@ -159,7 +164,7 @@ impl Supervisor {
             path: "the container's standard streams".into(),
             source,
         })?;
-        if self.containers().get(id).map_err(unknown)?.own.stopping {
+        if self.is_stopping(id) {
             return Err(Error::WrongState("the container was stopped before it ran".into()));
         }
         pod.start_container(id).await?;
@@ -167,12 +172,13 @@ impl Supervisor {
             entry.spec = Some(spec);
             let (pid, pod_id) = (std::process::id(), self.dir.id().to_owned());
             entry.state = State {
-                status: husk_sandbox::store::Status::Running,
+                status: store::Status::Running,
                 pod: pod_id,
                 pid,
-                started: husk_sandbox::store::Timestamp::now(),
+                started: store::Timestamp::now(),
                 restarts: entry.state.restarts,
                 finished: entry.state.finished,
+                lost_log_lines: entry.state.lost_log_lines,
                 endpoints: pod.endpoints().to_vec(),
                 ports: pod.published().to_vec(),
                 ..State::default()
@@ -199,7 +205,7 @@ impl Supervisor {
             roots: vec![root],
             shares: false,
             cgroup: None,
-            timeout: std::time::Duration::from_secs(config.timeout_s),
+            timeout: Duration::from_secs(config.timeout_s),
             note: notes::add,
             give_up: self.containers().get(&config.id).map_err(unknown)?.own.stop.clone(),
         };
@@ -215,10 +221,10 @@ impl Supervisor {
         let scratch = self.store.scratch(&config.id);
         if !scratch.exists() {
             let kind = match config.auto_remove {
-                true => husk_sandbox::disk::Kind::Temporary,
-                false => husk_sandbox::disk::Kind::Kept,
+                true => disk::Kind::Temporary,
+                false => disk::Kind::Kept,
             };
-            husk_sandbox::disk::create(&self.dirs, &scratch, config.storage_mib, kind)?;
+            disk::create(&self.dirs, &scratch, config.storage_mib, kind)?;
         }
         Ok(ImageRoot { container_id: config.id.clone(), base: config.image.disk.clone(), scratch })
     }

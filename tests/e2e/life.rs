@@ -166,6 +166,30 @@ fn a_stop_ends_one_that_ignores_it_and_kill_chooses_its_signal() {
 }
 
 #[test]
+fn a_client_that_does_not_read_keeps_no_container_from_being_stopped() {
+    let husk = Husk::new();
+    let mut client = husk.start([
+        "run",
+        "--name",
+        "one",
+        "--log-driver",
+        "none",
+        &image(BUSYBOX),
+        "sh",
+        "-c",
+        "echo ready; exec yes",
+    ]);
+    client.wait_for_out("ready");
+    client.signal(Signal::SIGSTOP);
+    husk.run(["stop", "-t", "1", "one"]).expect_code(0);
+    assert_eq!(inspect(&husk, "one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    client.signal(Signal::SIGCONT);
+    client.finish().expect_code(137);
+    husk.run(["rm", "one"]).expect_code(0);
+    husk.assert_nothing_left();
+}
+
+#[test]
 fn a_paused_container_stands_still() {
     let husk = Husk::new();
     detached(&husk, &["--name", "one"], "while :; do echo x; sleep 0.1; done");
