@@ -214,7 +214,6 @@ fn container_options(args: &CreateOptions, attachment: Attachment) -> anyhow::Re
         labels: labels.into_iter().map(label).collect(),
         stop_signal: args.stop_signal.clone(),
         stop_timeout_s: args.stop_timeout,
-        init: false,
     })
 }
 

@@ -67,8 +67,6 @@ pub struct ContainerOptions {
     pub stop_signal: Option<String>,
     /// Seconds between that signal and SIGKILL; negative: no limit.
     pub stop_timeout_s: Option<i64>,
-    /// Put a small init before the program, which takes in orphans and passes signals on.
-    pub init: bool,
 }
 
 impl ContainerOptions {

@@ -6,7 +6,6 @@ use husk_protocol::{
     StreamToken,
     agent::{PlugInRequest, SetupSandboxRequest},
     agent_ttrpc::AgentClient,
-    port,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::{
@@ -120,14 +119,6 @@ pub(crate) fn timed_out(error: &ttrpc::Error) -> bool {
         ttrpc::Error::Others(text) => text == CLIENT_TIMEOUT,
         _ => false,
     }
-}
-
-/// Dials the agent's API of a guest that somebody else has started, by its vsock's socket.
-///
-/// # Errors
-/// When nobody answers there.
-pub async fn dial_agent(socket: &Path) -> Result<UnixStream> {
-    dial(socket, port::AGENT).await.map_err(Error::io("dial the agent on", socket))
 }
 
 /// Dials a vsock port of the guest.

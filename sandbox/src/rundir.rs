@@ -24,12 +24,15 @@ use crate::{Error, Result, cgroup, paths::Dirs, pod_id, remove};
 const LOCK: &str = "lock";
 const NAMES: &str = "names";
 /// What a new start of the same pod finds in its directory, and keeps.
-const KEPT: [&str; 3] = [LOCK, SUPERVISOR_SOCKET, STREAMS_SOCKET];
+const KEPT: [&str; 4] = [LOCK, SUPERVISOR_SOCKET, STREAMS_SOCKET, SUPERVISOR_LOG];
 
 /// The socket of the supervisor's API.
 pub const SUPERVISOR_SOCKET: &str = "pod.sock";
 /// The socket to which a process's streams are connections.
 pub const STREAMS_SOCKET: &str = "streams.sock";
+
+/// The file with the supervisor's own messages.
+pub const SUPERVISOR_LOG: &str = "supervisor.log";
 
 /// The ids of pods that were found dead, whose directories are gone now.
 pub type Dead = Vec<String>;
@@ -336,17 +339,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_start_keeps_the_supervisors_sockets() {
+    fn a_new_start_keeps_the_supervisors_files() {
         let (_root, dirs) = dirs();
         let dir = RunDir::create(&dirs, None).unwrap().0;
-        fs::write(dir.join(SUPERVISOR_SOCKET), "").unwrap();
+        for name in [SUPERVISOR_SOCKET, SUPERVISOR_LOG] {
+            fs::write(dir.join(name), "").unwrap();
+        }
         fs::create_dir(dir.join("vsock")).unwrap();
         fs::write(dir.join("vsock/guest"), "").unwrap();
         fs::write(dir.join("vm.json"), "").unwrap();
         dir.clear().unwrap();
         let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [LOCK, SUPERVISOR_SOCKET]);
+        assert_eq!(left, [LOCK, SUPERVISOR_SOCKET, SUPERVISOR_LOG]);
     }
 
     #[test]

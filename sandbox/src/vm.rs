@@ -157,11 +157,6 @@ impl Vm {
         }
     }
 
-    /// The VMM's control socket.
-    pub fn control_socket(&self) -> &Path {
-        &self.process.control
-    }
-
     /// Ends the VM at once. Nothing in it is saved.
     ///
     /// # Errors

@@ -16,16 +16,15 @@ use husk_protocol::{
     attach::{self, Attach},
     failure,
     pod::{
-        CloseOutputRequest, Condition, ContainerRequest, ExecRef, ExecRequest, ExecState, InfoRequest,
-        InfoResponse, KillRequest, Mark, ResizeRequest, StartRequest, StartResponse, StopRequest,
-        UpdateRequest, WaitRequest,
+        CloseOutputRequest, Condition, ContainerRequest, ExecRequest, InfoRequest, InfoResponse, KillRequest,
+        Mark, ResizeRequest, StartRequest, StartResponse, StopRequest, UpdateRequest, WaitRequest,
     },
     pod_ttrpc::PodClient,
 };
 use husk_sandbox::{
     Error, Result,
     paths::Dirs,
-    rundir::{self, RunDir, STREAMS_SOCKET, SUPERVISOR_SOCKET},
+    rundir::{self, RunDir, STREAMS_SOCKET, SUPERVISOR_LOG, SUPERVISOR_SOCKET},
     store::Store,
 };
 use protobuf::Message;
@@ -35,8 +34,6 @@ use ttrpc::{
     context::Context,
 };
 
-/// Where a supervisor's own messages are, in the run directory.
-pub(crate) const LOG: &str = "supervisor.log";
 /// How long a supervisor may take to answer what it answers at once.
 const SOON: Duration = Duration::from_secs(30);
 /// How long the answer to a stream's first line may take.
@@ -91,7 +88,7 @@ pub struct Ended {
 
 /// What a supervisor said that ended before it answered.
 fn died(dir: &Path) -> Error {
-    let said = std::fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    let said = std::fs::read_to_string(dir.join(SUPERVISOR_LOG)).unwrap_or_default();
     Error::SupervisorDied { said: said.trim().to_owned() }
 }
 
@@ -190,15 +187,6 @@ impl Pod {
     /// When the container does not run.
     pub async fn exec(&self, request: &ExecRequest) -> Result<()> {
         done(self.client.exec(soon(), request).await)
-    }
-
-    /// How an exec is.
-    ///
-    /// # Errors
-    /// When there is none of these ids.
-    pub async fn inspect_exec(&self, id: &str, exec_id: &str) -> Result<ExecState> {
-        let request = ExecRef { container_id: id.into(), exec_id: exec_id.into(), ..Default::default() };
-        self.client.inspect_exec(soon(), &request).await.map_err(answer)
     }
 
     /// Attaches to a process's streams; from now on, nothing that it writes is missed. Blocks for as long as the supervisor takes.

@@ -4,10 +4,11 @@ use std::{panic::resume_unwind, sync::Arc};
 
 use async_trait::async_trait;
 use husk_protocol::{
+    agent::ListProcessesResponse,
     pod::{
-        CloseOutputRequest, Condition, ContainerRequest, ExecRef, ExecRequest, ExecState, InfoRequest,
-        InfoResponse, KillRequest, Mark, Message, Nothing, ResizeRequest, StartRequest, StartResponse,
-        StopRequest, UpdateRequest, WaitRequest, WaitResponse,
+        CloseOutputRequest, Condition, ContainerRequest, ExecRequest, InfoRequest, InfoResponse, KillRequest,
+        Mark, Message, Nothing, ResizeRequest, StartRequest, StartResponse, StopRequest, UpdateRequest,
+        WaitRequest, WaitResponse,
     },
     pod_ttrpc::Pod,
 };
@@ -173,18 +174,7 @@ impl Pod for Service {
 
     async fn top(&self, _: &TtrpcContext, request: ContainerRequest) -> Answer<Message> {
         let processes = self.0.pod()?.processes(&request.container_id).await?;
-        message(&processes)
-    }
-
-    async fn inspect_exec(&self, _: &TtrpcContext, request: ExecRef) -> Answer<ExecState> {
-        let containers = self.0.containers();
-        let exec = containers.process(&request.container_id, &request.exec_id).map_err(unknown)?;
-        let exit_code = match exec.status {
-            Status::Stopped(exit) => exit.code,
-            _ => 0,
-        };
-        let running = exec.own.pid != 0 && exec.status == Status::Running;
-        Ok(ExecState { running, exit_code, pid: exec.own.pid, ..ExecState::default() })
+        message(&ListProcessesResponse { processes, ..Default::default() })
     }
 }
 

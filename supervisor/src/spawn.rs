@@ -18,11 +18,11 @@ use husk_sandbox::{
     Error, Result,
     network::NetworkMode,
     paths::{Assets, Dirs},
-    rundir::{RunDir, STREAMS_SOCKET, SUPERVISOR_SOCKET},
+    rundir::{RunDir, STREAMS_SOCKET, SUPERVISOR_LOG, SUPERVISOR_SOCKET},
     store::{self, Config},
 };
 
-use crate::client::{LOG, Pod};
+use crate::client::Pod;
 
 impl Pod {
     /// Starts the supervisor of a container's own pod. It outlives this process, and whatever it is a child of.
@@ -35,7 +35,7 @@ impl Pod {
         // It can be reached as soon as it exists.
         let api = socket::bind(&dir.join(SUPERVISOR_SOCKET))?;
         let streams = socket::bind(&dir.join(STREAMS_SOCKET))?;
-        let log = dir.join(LOG);
+        let log = dir.join(SUPERVISOR_LOG);
         let log_file =
             File::create(&log).map_err(|source| Error::Io { what: "create", path: log, source })?;
         let program = Assets::find_supervisor()?;

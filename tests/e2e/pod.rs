@@ -83,10 +83,10 @@ async fn processes_are_listed_paused_limited_and_forgotten() {
     let pod = home.start("work").await;
     let (_out, pid) = serve(&pod, &home, "c", SERVE, PidNamespace::Own).await;
     let created = pod.exec("c", "e", process("sleep 1000"), OUTPUT, None).await.unwrap();
-    let listed = pod.pids("c").await.unwrap();
+    let listed = pod.processes("c").await.unwrap();
     let named =
         |pid: u32| listed.iter().find(|process| process.pid == pid).map(|process| process.exec_id.clone());
-    assert_eq!((named(pid), named(created.pid)), (Some(None), Some(Some("e".into()))), "{listed:?}");
+    assert_eq!((named(pid), named(created.pid)), (Some(String::new()), Some("e".to_owned())), "{listed:?}");
 
     let stats = pod.stats("c").await.unwrap();
     assert_eq!((stats.memory_limit_bytes, stats.pids_limit), (128 << 20, 200));

@@ -57,7 +57,6 @@ pub(super) fn host_config(config: &Config) -> Value {
         "ShmSize": SHM_SIZE,
         "Runtime": "husk",
         "Isolation": "",
-        "Init": options.init,
         "StorageOpt": { "size": format!("{}m", config.storage_mib) },
     });
     if let Value::Object(description) = &mut description {

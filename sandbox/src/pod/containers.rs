@@ -3,24 +3,26 @@
 use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
 
 use husk_protocol::agent::{
-    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ListProcessesResponse, ProcessRef,
-    ProcessResponse, ResizeTtyRequest, RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest,
-    root_fs::Root,
+    ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessInfo, ProcessRef, ProcessResponse,
+    ResizeTtyRequest, RootFs, SignalRequest, StatsResponse, Stdio, Sysctls, UpdateRequest, root_fs::Root,
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
 use ttrpc::context::Context;
 
 use super::{
-    ContainerRequest, Created, Event, Exit, Member, OwnSpec, PidNamespace, Pod, ProcessInfo, RootfsSource,
-    StdioFlags,
+    ContainerRequest, Created, Event, Exit, Member, OwnSpec, PidNamespace, Pod, RootfsSource, StdioFlags,
     share::{Places, Tree},
     spec,
 };
-use crate::{Error, Result, guest::timed_out};
+use crate::{Error, Result, guest::timed_out, untrusted};
 
 /// Processes that a guest lists beyond these are left out.
 const MAX_PROCESSES: usize = 4096;
+/// Most bytes of a process's command line.
+const MAX_COMMAND: usize = 4096;
+/// Most bytes of other texts about a process.
+const MAX_TEXT: usize = 128;
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -161,23 +163,14 @@ impl Pod {
         self.done(self.guest.agent().resize_tty(self.guest.soon(), &request)).await.map(drop)
     }
 
-    /// The processes of a container.
+    /// The processes of a container. There are not more than the agent's API allows, and their texts are harmless to print.
     ///
     /// # Errors
     /// When there is no such container.
-    pub async fn pids(&self, id: &str) -> Result<Vec<ProcessInfo>> {
+    pub async fn processes(&self, id: &str) -> Result<Vec<ProcessInfo>> {
         let request = container(id);
         let list = self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await?;
-        Ok(list.processes.into_iter().take(MAX_PROCESSES).map(ProcessInfo::from).collect())
-    }
-
-    /// All that the guest tells of a container's processes.
-    ///
-    /// # Errors
-    /// When there is no such container.
-    pub async fn processes(&self, id: &str) -> Result<ListProcessesResponse> {
-        let request = container(id);
-        self.done(self.guest.agent().list_processes(self.guest.soon(), &request)).await
+        Ok(list.processes.into_iter().take(MAX_PROCESSES).map(harmless).collect())
     }
 
     /// What a container uses, as its cgroup in the guest says.
@@ -383,6 +376,15 @@ impl Pod {
 /// size that engines give.
 fn size_of_shared_memory(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(SHARED_MEMORY_BYTES, |all| all.f_blocks.saturating_mul(all.f_frsize))
+}
+
+/// A process as the guest describes it, with texts that are cut and can be printed.
+fn harmless(mut process: ProcessInfo) -> ProcessInfo {
+    for text in [&mut process.exec_id, &mut process.user, &mut process.tty] {
+        *text = untrusted::line(text, MAX_TEXT);
+    }
+    process.command = untrusted::line(&process.command, MAX_COMMAND);
+    process
 }
 
 fn container(id: &str) -> ContainerRef {

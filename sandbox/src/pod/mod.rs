@@ -45,7 +45,7 @@ use tokio::{
 
 pub use self::options::{
     ContainerRequest, Created, DiskSource, Event, Exit, FsMount, ImageRoot, OwnSpec, PidNamespace, PodAssets,
-    PodNetwork, PodOptions, ProcessInfo, RootfsSource, StdioFlags,
+    PodNetwork, PodOptions, RootfsSource, StdioFlags,
 };
 pub use self::share::RootView;
 use self::{
@@ -123,7 +123,7 @@ struct Member {
 
 impl Pod {
     /// Starts a pod without containers in `dir`. To be awaited to its end: what it has done to a network namespace when it is
-    /// dropped half-way is undone by the next start, or by [`clean_up`].
+    /// dropped half-way is undone by the next start, or by [`after_kills`](crate::clean_up::after_kills).
     ///
     /// # Errors
     /// When an option can't be used, or takes root; when the network can't be made or taken over; when file system server or VM

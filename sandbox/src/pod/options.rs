@@ -6,16 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use husk_protocol::agent;
 use oci_spec::runtime::Spec;
 use tokio::sync::Notify;
 
-use crate::{Result, network::NetworkPlan, paths::Assets, stdio::Streams, untrusted};
-
-/// Most bytes of a process's command line.
-const MAX_COMMAND: usize = 4096;
-/// Most bytes of other texts about a process.
-const MAX_TEXT: usize = 128;
+use crate::{Result, network::NetworkPlan, paths::Assets, stdio::Streams};
 
 /// husk's own pieces that a pod needs.
 #[derive(Debug, Clone)]
@@ -197,48 +191,6 @@ pub struct Exit {
     pub oom_killed: bool,
     /// When the host learned of it.
     pub at: SystemTime,
-}
-
-/// A process of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessInfo {
-    /// Its number in the VM.
-    pub pid: u32,
-    /// It is the first process of this exec. `None`: the container's first, or made by one of the container's.
-    pub exec_id: Option<String>,
-    /// Its parent's number in the VM.
-    pub ppid: u32,
-    /// Its effective user id.
-    pub uid: u32,
-    /// The name of that user in the container; empty: there is none.
-    pub user: String,
-    /// When it was started, by the guest's clock.
-    pub started: SystemTime,
-    /// The CPU time that it has used.
-    pub cpu_time: Duration,
-    /// Its terminal, as `pts/0`; empty: it has none.
-    pub tty: String,
-    /// Its command line.
-    pub command: String,
-}
-
-/// Texts are cut to what the agent's API allows, and control characters in them are escaped.
-impl From<agent::ProcessInfo> for ProcessInfo {
-    fn from(process: agent::ProcessInfo) -> Self {
-        let started = Duration::from_millis(process.started_unix_ms);
-        let text = |text: &str| untrusted::line(text, MAX_TEXT);
-        Self {
-            pid: process.pid,
-            exec_id: (!process.exec_id.is_empty()).then(|| text(&process.exec_id)),
-            ppid: process.ppid,
-            uid: process.uid,
-            user: text(&process.user),
-            started: SystemTime::UNIX_EPOCH.checked_add(started).unwrap_or(SystemTime::UNIX_EPOCH),
-            cpu_time: Duration::from_millis(process.cpu_time_ms),
-            tty: text(&process.tty),
-            command: untrusted::line(&process.command, MAX_COMMAND),
-        }
-    }
 }
 
 /// Something that happened in a pod.

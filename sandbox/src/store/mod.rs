@@ -289,7 +289,7 @@ impl Store {
         remove::tree(&gone).map_err(Error::io("remove", gone))
     }
 
-    /// Takes away what crashes left: half-removed records, and containers that were to be removed at their end.
+    /// Takes away half-removed records, which crashes left.
     ///
     /// # Errors
     /// When the directory can't be read.

@@ -175,9 +175,10 @@ impl Tasks {
             return Ok(vec![ProcessInfo { pid, ..ProcessInfo::default() }]);
         }
         let mut infos = Vec::new();
-        for process in self.pod()?.pids(id).await? {
+        for process in self.pod()?.processes(id).await? {
             let mut info = ProcessInfo { pid: process.pid, ..ProcessInfo::default() };
-            if let Some(exec_id) = process.exec_id {
+            let exec_id = process.exec_id;
+            if !exec_id.is_empty() {
                 info.info =
                     Some(message::any(&ProcessDetails { exec_id, ..ProcessDetails::default() })?).into();
             }
