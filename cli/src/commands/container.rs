@@ -229,11 +229,7 @@ async fn wait_for(dirs: &Dirs, store: &Store, name: &str, condition: WaitConditi
         }
     }
     if condition == WaitCondition::Removed {
-        let (dirs, pod) = (dirs.clone(), record.state.pod);
-        tokio::task::spawn_blocking(move || rundir::wait_until_gone(&dirs, &pod)).await??;
-        while store.dir(&id).exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        store.removed(&id).await?;
     }
     Ok(code)
 }

@@ -31,7 +31,7 @@ use husk_base::{
 pub use self::record::{
     Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
 };
-use crate::{Error, Result, paths::Dirs, remove, rundir};
+use crate::{Error, Result, paths::Dirs, remove, rundir, watch::DirWatch};
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
@@ -287,6 +287,19 @@ impl Store {
             }
         }
         remove::tree(&gone).map_err(Error::io("remove", gone))
+    }
+
+    /// Returns when there is no record of a container any more. Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// When the directory can't be watched.
+    pub async fn removed(&self, id: &str) -> Result<()> {
+        let failed = || Error::io("watch", &self.containers);
+        let changes = DirWatch::begin(&self.containers).map_err(failed())?;
+        while self.dir(id).exists() {
+            changes.changed().await.map_err(failed())?;
+        }
+        Ok(())
     }
 
     /// Takes away half-removed records, which crashes left.

@@ -199,3 +199,14 @@ fn a_lock_is_held_by_one_client() {
     assert!(!husk_base::lock::is_locked(&path).unwrap());
     assert!(home.store.lock(&"0".repeat(64)).is_err());
 }
+
+#[tokio::test]
+async fn the_removal_of_a_container_can_be_waited_for() {
+    let home = home();
+    let one = home.create("one");
+    let removed = home.store.removed(&one.id);
+    let remove = async { home.store.remove(&one.id) };
+    let (waited, removal) = tokio::join!(removed, remove);
+    waited.and(removal).unwrap();
+    home.store.removed(&one.id).await.unwrap();
+}
