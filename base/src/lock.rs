@@ -24,13 +24,7 @@ pub fn lock_file(path: &Path) -> Result<File, IoError> {
 /// # Errors
 /// When the file can't be opened or locked.
 pub fn lock_with(path: &Path, options: &OpenOptions) -> Result<File, IoError> {
-    loop {
-        let file = options.open(path).map_err(IoError::of("open", path))?;
-        file.lock().map_err(IoError::of("lock", path))?;
-        if is_still_at(&file, path)? {
-            return Ok(file);
-        }
-    }
+    waited_for(path, locked(path, options, |file| file.lock().map_err(TryLockError::Error)))
 }
 
 /// As [`lock_file`], but does not wait: `None` if the lock is held.
@@ -38,15 +32,7 @@ pub fn lock_with(path: &Path, options: &OpenOptions) -> Result<File, IoError> {
 /// # Errors
 /// When the file can't be opened or locked.
 pub fn try_lock_file(path: &Path) -> Result<Option<File>, IoError> {
-    loop {
-        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
-        match file.try_lock() {
-            Ok(()) if is_still_at(&file, path)? => return Ok(Some(file)),
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(IoError::of("lock", path)(error)),
-        }
-    }
+    locked(path, &made_when_missing(), File::try_lock)
 }
 
 /// Waits for a shared lock of a file, which is made when missing. Dropping the result frees the lock.
@@ -56,32 +42,50 @@ pub fn try_lock_file(path: &Path) -> Result<Option<File>, IoError> {
 /// # Errors
 /// When the file can't be opened or locked.
 pub fn lock_shared(path: &Path) -> Result<File, IoError> {
-    loop {
-        let file = made_when_missing().open(path).map_err(IoError::of("open", path))?;
-        file.lock_shared().map_err(IoError::of("lock", path))?;
-        if is_still_at(&file, path)? {
-            return Ok(file);
-        }
-    }
+    let lock = |file: &File| file.lock_shared().map_err(TryLockError::Error);
+    waited_for(path, locked(path, &made_when_missing(), lock))
 }
 
-/// Whether a lock of the file is held, exclusive or shared. A missing file is not locked, and is not made.
+/// Whether somebody has a shared lock of the file. A missing file is not locked, and is not made.
 ///
-/// The test takes the lock for a moment: a [`try_lock_file`] at the same time may find it held.
+/// Who has the lock alone looks, as this does for a moment, or cleans up: nobody shares it then.
 ///
 /// # Errors
 /// When the file can't be opened or its lock not tried.
-pub fn is_locked(path: &Path) -> Result<bool, IoError> {
+pub fn is_shared(path: &Path) -> Result<bool, IoError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if is_missing(&error) => return Ok(false),
         Err(error) => return Err(IoError::of("open", path)(error)),
     };
-    match file.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
+    let is_free = |tried: Result<(), TryLockError>| match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(IoError::of("lock", path)(error)),
+    };
+    Ok(!is_free(file.try_lock())? && is_free(file.try_lock_shared())?)
+}
+
+/// The file with its lock, by a lock of the file that is at the path then; `None` if that is held.
+fn locked(
+    path: &Path,
+    options: &OpenOptions,
+    lock: impl Fn(&File) -> Result<(), TryLockError>,
+) -> Result<Option<File>, IoError> {
+    loop {
+        let file = options.open(path).map_err(IoError::of("open", path))?;
+        match lock(&file) {
+            Ok(()) if is_still_at(&file, path)? => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(IoError::of("lock", path)(error)),
+        }
     }
+}
+
+fn waited_for(path: &Path, locked: Result<Option<File>, IoError>) -> Result<File, IoError> {
+    // A lock that is waited for does not tell that it is held.
+    locked?.ok_or_else(|| IoError::of("lock", path)(io::Error::from(io::ErrorKind::WouldBlock)))
 }
 
 fn made_when_missing() -> OpenOptions {
@@ -124,9 +128,9 @@ mod tests {
         let (_dir, path) = lock_path();
         let held = lock_file(&path).unwrap();
         assert!(try_lock_file(&path).unwrap().is_none());
-        assert!(is_locked(&path).unwrap());
+        // Who looks at the same time is no holder.
+        assert!(!is_shared(&path).unwrap());
         drop(held);
-        assert!(!is_locked(&path).unwrap());
         assert!(try_lock_file(&path).unwrap().is_some());
     }
 
@@ -136,18 +140,19 @@ mod tests {
         let first = lock_shared(&path).unwrap();
         let second = lock_shared(&path).unwrap();
         drop(first);
-        assert!(is_locked(&path).unwrap());
+        assert!(is_shared(&path).unwrap());
         assert!(try_lock_file(&path).unwrap().is_none());
         drop(second);
+        assert!(!is_shared(&path).unwrap());
         assert!(try_lock_file(&path).unwrap().is_some());
     }
 
     #[test]
     fn a_missing_file_is_not_locked_and_not_made() {
         let (dir, path) = lock_path();
-        assert!(!is_locked(&path).unwrap());
+        assert!(!is_shared(&path).unwrap());
         assert!(!path.exists());
-        assert!(!is_locked(&dir.path().join("gone/lock")).unwrap());
+        assert!(!is_shared(&dir.path().join("gone/lock")).unwrap());
         assert!(lock_file(&dir.path().join("gone/lock")).is_err());
     }
 
@@ -163,7 +168,7 @@ mod tests {
         drop(old);
         let new = waiting.join().unwrap();
         assert!(is_still_at(&new, &path).unwrap());
-        assert!(is_locked(&path).unwrap());
+        assert!(try_lock_file(&path).unwrap().is_none());
     }
 
     #[test]

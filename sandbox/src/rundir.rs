@@ -16,7 +16,7 @@ use std::{
 use husk_base::{
     dirs::{make_dir_inside, make_private_dir},
     id::is_id,
-    lock::{is_locked, lock_file, lock_shared, try_lock_file},
+    lock::{is_shared, lock_file, lock_shared, try_lock_file},
 };
 
 use crate::{Error, Result, cgroup, paths::Dirs, pod_id, remove};
@@ -177,7 +177,7 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<(String, PathBuf)> {
 /// Whether a process lives for the pod.
 pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
     // One whose lock can't be tried is not there.
-    is_id(id) && is_locked(&dirs.run.join(id).join(LOCK)).unwrap_or(false)
+    is_id(id) && is_shared(&dirs.run.join(id).join(LOCK)).unwrap_or(false)
 }
 
 /// Whether there is anything of the pod called `name`, dead or alive.
