@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, fmt};
 
-use husk_base::netlink::{Socket, attributes, find};
+use husk_base::netlink::{Socket, attributes, find, read_text};
 
 use crate::{Error, Result, rules::SUBSYSTEM};
 
@@ -86,10 +86,6 @@ fn family(number: u8) -> Option<&'static str> {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
-}
-
 fn be32(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
 }
@@ -100,7 +96,7 @@ fn read_chain(bytes: &[u8]) -> Option<(Obstacle, bool)> {
     let attrs = bytes.get(4..)?;
     let table = find(attrs, 1).filter(|table| !table.starts_with(OWN))?;
     let hook = find(attrs, 4).and_then(|hook| find(hook, 1)).and_then(be32)?;
-    let place = Obstacle { family, table: text(table), chain: text(find(attrs, 3)?) };
+    let place = Obstacle { family, table: read_text(table), chain: read_text(find(attrs, 3)?) };
     let policy = find(attrs, 5).and_then(be32) == Some(NF_DROP);
     (hook == NF_INET_FORWARD && find(attrs, 7) == Some(b"filter\0")).then_some((place, policy))
 }
@@ -117,7 +113,7 @@ struct Rule {
 fn read_rule(bytes: &[u8]) -> Option<Rule> {
     let family = family(*bytes.first()?)?;
     let attrs = bytes.get(4..)?;
-    let place = Obstacle { family, table: text(find(attrs, 1)?), chain: text(find(attrs, 2)?) };
+    let place = Obstacle { family, table: read_text(find(attrs, 1)?), chain: read_text(find(attrs, 2)?) };
     let (mut conditional, mut drops, mut accepts, mut own) = (false, false, false, false);
     for (_, expression) in attributes(find(attrs, 4).unwrap_or_default()) {
         let data = find(expression, 2).unwrap_or_default();

@@ -1,13 +1,10 @@
 //! What the host's network takes, and what a new network shall be like.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{fs, net::Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use husk_base::netlink::{Socket, attributes, find, read_u32};
+use husk_base::netlink::{Socket, attributes, find, read_ip, read_text, read_u32};
 
 use crate::{Error, Result};
 
@@ -129,8 +126,7 @@ fn read_link(bytes: &[u8]) -> Option<Link> {
     let index = read_u32(bytes.get(4..)?)?;
     let attrs = bytes.get(LINK_HEADER..)?;
     let name = find(attrs, IFLA_IFNAME)?;
-    let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
-    Some(Link { index, name, mtu: find(attrs, IFLA_MTU).and_then(read_u32)? })
+    Some(Link { index, name: read_text(name), mtu: find(attrs, IFLA_MTU).and_then(read_u32)? })
 }
 
 fn read_address(bytes: &[u8]) -> Option<(IpNet, u32)> {
@@ -165,11 +161,6 @@ fn read_route(bytes: &[u8]) -> Option<Route> {
         route.subnet = Some(IpNet::new(destination?, prefix_len).ok()?);
     }
     Some(route)
-}
-
-fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = |_| <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    <[u8; 16]>::try_from(bytes).map(|octets| IpAddr::V6(Ipv6Addr::from(octets))).or_else(v4).ok()
 }
 
 #[cfg(test)]

@@ -73,6 +73,11 @@ impl Request {
         u32::try_from(self.whats.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many messages there are.
+    pub(super) fn len(&self) -> usize {
+        self.whats.len()
+    }
+
     /// The datagram; `None` when an attribute is too long for its 16-bit length.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         (!self.too_long).then_some(&self.bytes)

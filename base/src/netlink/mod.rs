@@ -10,7 +10,7 @@ mod socket;
 
 pub use address::{family, octets, read_ip};
 pub use message::{Attributes, Request};
-pub use parse::{attributes, find, read_u32};
+pub use parse::{attributes, find, read_text, read_u32};
 pub use socket::{Failed, Socket, requests_sent};
 
 /// Type of a route or link message's answer that reports success or failure.

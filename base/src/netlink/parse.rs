@@ -53,6 +53,11 @@ pub fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)
 }
 
+/// A text, which a zero byte ends.
+pub fn read_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

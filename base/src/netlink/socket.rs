@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
 use nix::sys::socket::{
@@ -14,11 +14,15 @@ use nix::sys::socket::{
 use super::{
     HEADER, NLMSG_DONE, NLMSG_ERROR,
     message::Request,
-    parse::{Message, find, messages, read_u32},
+    parse::{Message, find, messages, read_text, read_u32},
 };
 
 /// Requests larger than this need a larger send buffer than sockets have by default.
 const LARGE: usize = 100 * 1024;
+/// The answers to more messages than this need a larger receive buffer than sockets have by default.
+const MANY: usize = 64;
+/// What an answer takes of a receive buffer, in bytes, with what the kernel keeps of it.
+const ANSWER: usize = 1024;
 /// What the kernel puts into one datagram at most: 32 KiB, or the size of the reader's buffer.
 const BUFFER: usize = 32 * 1024;
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -67,12 +71,6 @@ thread_local! {
 /// How many requests the calling thread has sent: what something costs, for tests of that.
 pub fn requests_sent() -> u32 {
     REQUESTS.get()
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }
 
 impl AsRawFd for Socket {
@@ -139,8 +137,7 @@ impl Socket {
     }
 
     /// Sends a request and returns what failed: for each message of a request for links, and for the whole of
-    /// a batch of nftables. At most some 100 messages may fail at once: else their answers are lost, and that
-    /// is the error.
+    /// a batch of nftables.
     ///
     /// # Errors
     /// When the request can't be sent, or answers can't be read.
@@ -196,8 +193,8 @@ impl Socket {
             self.read(|message| {
                 interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 match message.kind {
-                    NLMSG_DONE => done = true,
-                    NLMSG_ERROR => {
+                    // A dump that is broken off ends with an error in place of its end, or in it.
+                    NLMSG_DONE | NLMSG_ERROR => {
                         refused = refusal(&message);
                         done = true;
                     }
@@ -223,6 +220,10 @@ impl Socket {
         if bytes.len() > LARGE {
             setsockopt(&self.fd, sockopt::SndBufForce, &(2 * bytes.len()))
                 .map_err(|errno| Failed::new("make room for request", errno))?;
+        }
+        if request.len() > MANY {
+            setsockopt(&self.fd, sockopt::RcvBufForce, &(ANSWER * request.len()))
+                .map_err(|errno| Failed::new("make room for answers", errno))?;
         }
         let kernel = NetlinkAddr::new(0, 0);
         let sent = sendto(self.fd.as_raw_fd(), bytes, &kernel, MsgFlags::empty())
@@ -261,7 +262,7 @@ fn refusal(message: &Message<'_>) -> Option<(io::Error, String)> {
         let skip = usize::try_from(len).unwrap_or(usize::MAX).max(HEADER);
         let text = find(request.get(super::align(skip)..).unwrap_or_default(), NLMSGERR_ATTR_MSG);
         if let Some(text) = text {
-            words = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+            words = read_text(text);
         }
     }
     Some((io::Error::from_raw_os_error(errno), words))
@@ -291,6 +292,18 @@ mod tests {
         let reason = |failed: &Failed| (failed.what, failed.errno());
         assert!(failed.iter().all(|failed| reason(failed) == ("set nothing", libc::ENODEV)), "{failed:?}");
         assert_eq!(socket.send(&request).unwrap_err().at, 0);
+    }
+
+    #[test]
+    fn more_answers_than_fit_into_a_sockets_usual_buffer_are_all_heard() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can have a larger buffer");
+            return;
+        }
+        let mut request = Request::default();
+        (0..1000).for_each(|_| set_nothing(&mut request));
+        request.answer();
+        assert_eq!(Socket::route().unwrap().send_all(&request).unwrap().len(), 1000);
     }
 
     #[test]

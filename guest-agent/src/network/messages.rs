@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use husk_base::{
     Mac,
-    netlink::{Failed, Request, Socket, attributes, family, find, octets, read_ip, read_u32},
+    netlink::{Failed, Request, Socket, attributes, family, find, octets, read_ip, read_text, read_u32},
 };
 
 use super::plan::{Address, Neighbour, Route};
@@ -71,7 +71,7 @@ pub(super) fn read_link(entry: &[u8]) -> Option<Link> {
     for (kind, value) in attributes(rest) {
         match kind {
             libc::IFLA_IFNAME => {
-                link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+                link.name = read_text(value);
             }
             libc::IFLA_ADDRESS => {
                 link.mac = value.try_into().ok().and_then(|octets| Mac::new(octets).ok());

@@ -8,41 +8,34 @@ use husk_protocol::agent::Reason;
 use super::plan::{Address, Interface, Neighbour, Route};
 use crate::failure::Failure;
 
-/// Requests that are sent at once. If all of them failed, the answers had to fit into the socket's buffer.
-const BATCH: usize = 64;
-
-/// Requests that are sent one after the other, many at a time.
+/// Requests that are sent together.
 #[derive(Debug, Default)]
 pub(super) struct Requests<'a> {
-    batches: Vec<Request>,
+    request: Request,
     whats: Vec<What<'a>>,
 }
 
 impl<'a> Requests<'a> {
     /// Where to put the message for the next request.
     pub(super) fn next(&mut self, what: What<'a>) -> &mut Request {
-        if self.whats.len().is_multiple_of(BATCH) {
-            self.batches.push(Request::default());
-        }
         self.whats.push(what);
-        let last = self.batches.len() - 1;
-        &mut self.batches[last]
+        &mut self.request
     }
 
     /// Sends all of them, in order. One that is refused does not keep the kernel from those after it; the
     /// first refusal is the error.
     pub(super) fn send(mut self, socket: &Socket) -> Result<(), Failure> {
-        let mut first = Ok(());
-        for (batch, whats) in self.batches.iter_mut().zip(self.whats.chunks(BATCH)) {
-            batch.answer();
-            for failed in socket.send_all(batch).map_err(|failed| broken(&failed))? {
-                let Some(what) = whats.get(failed.at) else { return Err(broken(&failed)) };
-                if first.is_ok() && !what.is_done(failed.errno()) {
-                    first = Err(refusal(what, &failed));
-                }
+        if self.whats.is_empty() {
+            return Ok(());
+        }
+        self.request.answer();
+        for failed in socket.send_all(&self.request).map_err(|failed| broken(&failed))? {
+            let Some(what) = self.whats.get(failed.at) else { return Err(broken(&failed)) };
+            if !what.is_done(failed.errno()) {
+                return Err(refusal(what, &failed));
             }
         }
-        first
+        Ok(())
     }
 }
 

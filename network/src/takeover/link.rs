@@ -2,7 +2,7 @@
 
 use husk_base::{
     Mac,
-    netlink::{Failed, Request, Socket, attributes, find, read_u32},
+    netlink::{Failed, Request, Socket, attributes, find, read_text, read_u32},
 };
 
 /// Length of `struct ifinfomsg`.
@@ -43,11 +43,11 @@ impl Link {
         for (kind, value) in attributes(rest) {
             match kind {
                 libc::IFLA_MASTER => return None,
-                libc::IFLA_IFNAME => name = Some(text(value)),
+                libc::IFLA_IFNAME => name = Some(read_text(value)),
                 libc::IFLA_ADDRESS => mac = value.try_into().ok().and_then(|octets| Mac::new(octets).ok()),
                 libc::IFLA_MTU => mtu = read_u32(value)?,
                 libc::IFLA_LINKINFO => {
-                    is_tap = find(value, IFLA_INFO_KIND).is_some_and(|kind| text(kind) == "tun");
+                    is_tap = find(value, IFLA_INFO_KIND).is_some_and(|kind| read_text(kind) == "tun");
                 }
                 _ => {}
             }
@@ -61,11 +61,6 @@ impl Link {
             free_tap: is_tap && flags & LOWER_UP == 0,
         })
     }
-}
-
-/// A text that ends with a zero byte.
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
 
 /// Sets a tap up, without an address by which the namespace's own stack would take part.
