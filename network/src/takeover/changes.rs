@@ -5,9 +5,6 @@ use std::io;
 use husk_base::netlink::Socket;
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{Result, failed};
-use crate::netns::Netns;
-
 /// RTMGRP_* of linux/rtnetlink.h: links, IPv4's addresses and routes, IPv6's addresses and routes.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
@@ -16,14 +13,17 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 pub(super) struct Changes(AsyncFd<Socket>);
 
 impl Changes {
-    /// Begins to receive them. Must be called inside a tokio runtime.
-    pub(super) fn subscribe(netns: &Netns) -> Result<Self> {
-        let failed = failed("listen for changes");
-        let socket = netns.run(|| Socket::subscribe(GROUPS))?.map_err(&failed)?;
+    /// Begins to receive those of the calling thread's namespace.
+    pub(super) fn subscribe() -> io::Result<Socket> {
+        Socket::subscribe(GROUPS)
+    }
+
+    /// Those that come to this socket. Must be called inside a tokio runtime.
+    pub(super) fn of(socket: Socket) -> io::Result<Self> {
         // SAFETY: the socket owns its descriptor, always gives the same one, and is never taken out of the
         // `AsyncFd`.
         let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        Ok(Self(registered.map_err(|error| failed(error.into()))?))
+        Ok(Self(registered?))
     }
 
     /// Returns when something has changed since the last time. Can be cancelled.

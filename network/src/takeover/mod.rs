@@ -78,9 +78,6 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// Changes can't be followed any more.
-    #[error("cannot read the events of the pod's network namespace")]
-    Ended(#[source] io::Error),
 }
 
 fn tun_hint(error: &io::Error) -> &'static str {
@@ -143,8 +140,9 @@ impl Takeover {
     /// When the namespace can't be entered, or the kernel refuses taps, tc, or to tell what is there.
     pub fn begin(netns: Netns) -> Result<(Self, Vec<Nic>)> {
         // Before the first look, so that nothing is missed in between.
-        let changes = Changes::subscribe(&netns)?;
-        let socket = netns.run(Socket::route)?.map_err(failed("open a netlink socket"))?;
+        let (events, socket) = netns.run(|| (Changes::subscribe(), Socket::route()))?;
+        let changes = events.and_then(Changes::of).map_err(failed("listen for changes"))?;
+        let socket = socket.map_err(failed("open a netlink socket"))?;
         let mut this = Self {
             netns,
             socket,
@@ -154,7 +152,11 @@ impl Takeover {
             updates: VecDeque::new(),
             queries: None,
         };
-        this.look()?;
+        if let Err(error) = this.look() {
+            // The reason counts.
+            let _ = this.release_now();
+            return Err(error);
+        }
         let nics = this.updates.drain(..).filter_map(|update| match update {
             Update::Added(nic) => Some(nic),
             _ => None,
@@ -186,7 +188,7 @@ impl Takeover {
                 return Ok(update);
             }
             if !self.stale {
-                self.changes.wait().await.map_err(Error::Ended)?;
+                self.changes.wait().await.map_err(failed("read changes"))?;
                 self.stale = true;
             }
             self.look()?;
@@ -310,7 +312,11 @@ impl Takeover {
         match self.join(link, tap.index) {
             Ok(()) => Ok(Some(tap)),
             Err(failed) if failed.errno() == libc::ENODEV => Ok(None),
-            Err(failed) => Err(failed.into()),
+            Err(failed) => {
+                // Half-connected, it would speak with nobody.
+                let _ = redirect::disconnect(&self.socket, link.index);
+                Err(failed.into())
+            }
         }
     }
 

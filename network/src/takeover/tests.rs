@@ -158,9 +158,10 @@ proptest! {
     fn any_message_is_read_without_harm(message in proptest::collection::vec(any::<u8>(), 0..96)) {
         let _ = (Link::read(&message), address::Found::read(&message), address::neighbour(&message));
         // Of the main table, with one attribute of each kind of gateway.
-        let mut route = [2, 16, 0, 0, libc::RT_TABLE_MAIN, 4, 0, libc::RTN_UNICAST, 0, 0, 0, 0].to_vec();
+        let route = [2, 16, 0, 0, libc::RT_TABLE_MAIN, 4, 0, libc::RTN_UNICAST, 0, 0, 0, 0].to_vec();
         for kind in [libc::RTA_MULTIPATH, libc::RTA_VIA] {
             let length = u16::try_from(4 + message.len() / 4 * 4).unwrap();
+            let mut route = route.clone();
             route.extend([length.to_ne_bytes(), kind.to_ne_bytes()].concat());
             route.extend(&message[..usize::from(length) - 4]);
             let _ = route::Found::read(&route);

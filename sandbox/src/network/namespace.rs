@@ -17,7 +17,7 @@ use husk_network::{
     netns::{self, Netns},
     nic::Interface,
     publish::PortMapping,
-    takeover::{self, Takeover, Update, loopback::Loopback},
+    takeover::{Takeover, Update, loopback::Loopback},
 };
 use husk_protocol::{agent, port};
 use husk_vmm::{client::Client, rate_limit::RateLimit};
@@ -243,7 +243,7 @@ impl Namespace {
         }
     }
 
-    /// Tells the guest of changes, until the namespace is gone.
+    /// Tells the guest of changes, for as long as it is asked to.
     async fn follow_changes(
         &mut self,
         guest: &Guest,
@@ -261,8 +261,6 @@ impl Namespace {
             };
             match update {
                 Ok(update) => self.pass_on(update, guest, machine).await,
-                // There is nothing more to follow.
-                Err(takeover::Error::Ended(_)) => return std::future::pending().await,
                 Err(error) => {
                     (machine.note)(&format!("cannot tell what changed in the network namespace: {error}"));
                     tokio::time::sleep(PAUSE).await;
