@@ -80,8 +80,5 @@ fn leave_inheritance(passed: &[Option<BorrowedFd<'_>>]) -> Result<(), JailError>
     let kept: Vec<_> = passed.iter().flatten().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: no other thread exists, and nothing has looked at the environment or opened a descriptor that
     // is still open.
-    unsafe {
-        inherited::clear_environment();
-        inherited::close_all_but(&kept)
-    }
+    unsafe { inherited::keep_only(&kept) }
 }

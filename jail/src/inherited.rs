@@ -37,7 +37,7 @@ pub unsafe fn take(fd: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Safety
 /// Nothing in this process may own, or later use, a descriptor that is not named.
-pub unsafe fn close_all_but(kept: &[RawFd]) -> Result<(), JailError> {
+unsafe fn close_all_but(kept: &[RawFd]) -> Result<(), JailError> {
     let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     kept.sort_unstable();
     let mut first = libc::STDERR_FILENO.unsigned_abs() + 1;
@@ -57,11 +57,28 @@ fn close_range(first: u32, last: u32) -> Result<(), JailError> {
     JailError::check(result, "close stray descriptors (it needs Linux 5.9)")
 }
 
+/// Leaves nothing of what this process has from the one that started it but the standard streams and the descriptors with these
+/// numbers: closes the others, and wipes the environment.
+///
+/// # Errors
+/// When the host's kernel refuses.
+///
+/// # Safety
+/// No other thread may exist; nothing may hold a pointer into the environment, and nothing own, or later use, a descriptor that
+/// is not named.
+pub unsafe fn keep_only(kept: &[RawFd]) -> Result<(), JailError> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        clear_environment();
+        close_all_but(kept)
+    }
+}
+
 /// Leaves no variable in the environment, and nothing of their text in memory.
 ///
 /// # Safety
 /// No other thread may exist, and nothing may hold a pointer into the environment.
-pub unsafe fn clear_environment() {
+unsafe fn clear_environment() {
     // SAFETY: the list ends with a null pointer, and each string with zero. They are writable: the kernel put
     // them on the stack of this process, and the C library puts those that are set later on its heap. No
     // other thread reads them.
@@ -140,8 +157,7 @@ mod tests {
     fn nothing_of_the_environment_is_left_in_memory() {
         // Its own variables are on its heap, and those of the test's process where the kernel put them.
         assert!(in_child(|| {
-            // SAFETY: the child has one thread, which reads the environment's strings no more once they are
-            // freed.
+            // SAFETY: the child has one thread, and the C library does not free strings that a process has set.
             unsafe {
                 libc::setenv(c"HUSK_SECRET".as_ptr(), c"x".as_ptr(), 1);
                 let (own, first) = (libc::getenv(c"HUSK_SECRET".as_ptr()), *environ);

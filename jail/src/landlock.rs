@@ -19,7 +19,7 @@ const ACCESS_FS: [u64; 5] = [(1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 
 const ACCESS_NET: u64 = 3;
 const FS_ONLY: usize = size_of::<u64>();
 
-/// Takes every right that Landlock knows from this thread and those that it will start.
+/// Takes every right to files and ports that Landlock knows (ABI 5) from this thread and those that it will start.
 ///
 /// # Errors
 /// When a host that has Landlock refuses.

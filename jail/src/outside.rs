@@ -21,6 +21,9 @@ impl std::fmt::Debug for Signals {
 impl Signals {
     /// Blocks the signals that [`Outside::wait`] waits for: a child's end, and those to be passed on.
     pub(crate) fn block(passed_on: &[libc::c_int]) -> Result<Self, JailError> {
+        // SAFETY: the usual effect, whatever the one that started this process had: of a child whose end is ignored nothing
+        // is told.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         let mut watched = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set that it is given, and never fails.
         let mut watched = unsafe {

@@ -20,7 +20,12 @@ const MAX_CAPABILITY: libc::c_ulong = 63;
 /// When it is higher than this process may set.
 pub fn limit(resource: Resource, max: u64) -> Result<(), JailError> {
     let limit = Rlimit { current: Some(max), maximum: Some(max) };
-    setrlimit(resource, limit).map_err(JailError::os("set a limit"))
+    let what = match resource {
+        Resource::Nofile => "limit its open files",
+        Resource::Core => "forbid core dumps",
+        _ => "set a limit",
+    };
+    setrlimit(resource, limit).map_err(JailError::os(what))
 }
 
 /// Becomes `user`, and a group of the same number, without other groups; with `None`, which is for user

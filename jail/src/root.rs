@@ -33,10 +33,11 @@ pub fn empty(visible: Option<(&Path, &str)>) -> Result<(), JailError> {
         .map_err(JailError::os("mount a root"))?;
     if let Some((dir, name)) = visible {
         let place = Path::new(MOUNT_POINT).join(name);
-        mkdir(&place, Mode::from_raw_mode(0o755)).map_err(JailError::os("create a directory"))?;
-        mount_bind(dir, &place).map_err(JailError::os("show a directory"))?;
+        mkdir(&place, Mode::from_raw_mode(0o755))
+            .map_err(JailError::os("make a place for the visible directory"))?;
+        mount_bind(dir, &place).map_err(JailError::os("show the visible directory"))?;
         mount_remount(&place, MountFlags::BIND | MountFlags::RDONLY | HARMLESS, c"")
-            .map_err(JailError::os("protect a directory"))?;
+            .map_err(JailError::os("protect the visible directory"))?;
     }
     chdir(MOUNT_POINT).map_err(JailError::os("enter its root"))?;
     change()?;
@@ -55,7 +56,8 @@ pub fn working_directory(read_only: bool, beside: &CStr) -> Result<OwnedFd, Jail
     // No mount made from here on is seen elsewhere, but those of the host are seen here.
     separate(MountPropagationFlags::DOWNSTREAM)?;
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let beside = open_tree(CWD, beside, clone).map_err(JailError::os("open a directory"))?;
+    let beside =
+        open_tree(CWD, beside, clone).map_err(JailError::os("open the directory beside the root"))?;
     let everything = clone | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
     let root =
         open_tree(CWD, c"", everything).map_err(JailError::os("take the directory with its mounts"))?;

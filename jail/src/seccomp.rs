@@ -139,7 +139,7 @@ fn compile<'a>(
 }
 
 /// How a system call under a [`Filter`] ended.
-#[cfg(feature = "trial")]
+#[cfg(any(test, feature = "trial"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trial {
     /// It was carried out and succeeded.
@@ -150,7 +150,7 @@ pub enum Trial {
     Killed,
 }
 
-#[cfg(feature = "trial")]
+#[cfg(any(test, feature = "trial"))]
 impl Filter {
     /// Makes `call` in a child process under this filter. It may make nothing but system calls.
     ///

@@ -23,7 +23,7 @@ const NAMESPACES: libc::c_int =
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// How the child is made.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
     /// The directory of the cgroup (version 2) that the child is made in. Joining it later would make the
     /// host's kernel wait for all its CPUs.
@@ -63,16 +63,19 @@ pub fn split(plan: &Plan<'_>) -> Result<Option<Outside>, JailError> {
     // and no other thread exists whose locks the child could inherit.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     if pid < 0 {
-        return Err(JailError::Os {
-            what: "create namespaces, or join the cgroup,",
-            hint: if plan.user_namespace {
+        let source = io::Error::last_os_error();
+        let hint = match source.raw_os_error() {
+            _ if plan.user_namespace => {
                 ": run as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
                  user.max_user_namespaces)"
-            } else {
-                ": run as root"
-            },
-            source: io::Error::last_os_error(),
-        });
+            }
+            Some(libc::EPERM) => ": run as root",
+            Some(libc::ENOSPC) => {
+                ": allow more namespaces (sysctl user.max_net_namespaces, user.max_mnt_namespaces)"
+            }
+            _ => "",
+        };
+        return Err(JailError::Os { what: "create namespaces, or join the cgroup,", hint, source });
     }
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         return Ok(Some(Outside::new(pid, signals)));

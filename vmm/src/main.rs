@@ -120,10 +120,7 @@ fn leave_inheritance(config: &VmConfig, own: &[&Option<OwnedFd>]) -> Result<(), 
     let kept: Vec<RawFd> = own.chain(config.inherited()).collect();
     // SAFETY: no other thread exists. Nothing has looked at the environment, or opened a descriptor that is still
     // open.
-    unsafe {
-        inherited::clear_environment();
-        inherited::close_all_but(&kept)
-    }
+    unsafe { inherited::keep_only(&kept) }
 }
 
 fn print_probe() -> Result<ExitCode, Failed> {
