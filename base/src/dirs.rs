@@ -68,10 +68,10 @@ pub fn make_private_dir(path: &Path) -> Result<(), PrivateDirError> {
 ///
 /// # Errors
 /// When it can't be made.
-pub fn make_dir_inside(path: &Path) -> Result<(), PrivateDirError> {
+pub fn make_dir_inside(path: &Path) -> Result<(), IoError> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => Ok(made.map_err(IoError::of("create", path))?),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.map_err(IoError::of("create", path)),
     }
 }
 
@@ -176,7 +176,9 @@ mod tests {
             make_dir_inside(&dir.path().join("a")).unwrap();
         }
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().mode() & 0o7777, 0o700);
-        assert!(matches!(make_dir_inside(&dir.path().join("b/c")), Err(PrivateDirError::Io(_))));
+        assert!(make_dir_inside(&dir.path().join("b/c")).is_err());
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(make_dir_inside(&dir.path().join("file")).is_err());
     }
 
     #[test]

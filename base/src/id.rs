@@ -5,9 +5,9 @@ use std::io;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Digits of an id.
-pub const LEN: usize = 64;
+const LEN: usize = 64;
 /// Digits of an id's short form.
-pub const SHORT_LEN: usize = 12;
+pub(crate) const SHORT_LEN: usize = 12;
 
 /// A new id: 64 lower-case hexadecimal digits, from the system's random numbers.
 ///

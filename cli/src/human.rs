@@ -8,8 +8,6 @@ use crate::go_text;
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 const BINARY: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
-/// Digits of an id that lists show.
-const SHORT_ID: usize = 12;
 /// Columns of a command that lists show.
 const SHORT_COMMAND: usize = 20;
 
@@ -71,7 +69,7 @@ pub(crate) fn percent(value: f64) -> String {
 /// The start of an id, without the name of its hash: `sha256:` is left out.
 pub(crate) fn short_id(id: &str) -> &str {
     let id = id.split_once(':').map_or(id, |(_, hex)| hex);
-    &id[..id.floor_char_boundary(SHORT_ID)]
+    husk_base::id::short(id)
 }
 
 /// A text that takes at most `columns` columns of a terminal, with `…` for what is cut off.

@@ -9,7 +9,6 @@ use husk_image::{BlobState, Image, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const BAR: &str = "{prefix:12} {msg:12} [{bar:30}] {bytes:>10}/{total_bytes:<10}";
-const SHORT_ID: usize = 12;
 
 /// A bar per layer.
 pub(crate) struct Bars {
@@ -33,7 +32,7 @@ impl Bars {
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = layers.entry(step.digest.hex().to_owned()).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(step.total).with_style(style(BAR)));
-            bar.set_prefix(step.digest.hex().chars().take(SHORT_ID).collect::<String>());
+            bar.set_prefix(husk_base::id::short(step.digest.hex()).to_owned());
             bar
         });
         bar.set_message(match step.state {

@@ -155,7 +155,7 @@ impl Leases {
 impl Lease {
     /// What to call its owner in a message.
     pub(crate) fn owner(&self) -> String {
-        let short = self.sandbox.get(..12).unwrap_or(&self.sandbox);
+        let short = husk_base::id::short(&self.sandbox);
         if self.name.is_empty() { short.into() } else { self.name.clone() }
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -47,8 +44,8 @@ impl ServerPlan {
         cgroup: Option<&Path>,
     ) -> Result<(Self, OwnedFd)> {
         let socket = dir.join("fs");
-        let listener = UnixListener::bind(&socket).map_err(Error::io("listen on", &socket))?;
-        let connection = UnixStream::connect(&socket).map_err(Error::io("connect to", &socket))?;
+        let listener = husk_base::socket::bind(&socket)?;
+        let connection = husk_base::socket::connect(&socket)?;
         // Nobody else is to come this way.
         std::fs::remove_file(&socket).map_err(Error::io("remove", &socket))?;
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "a lifeline"))?;

@@ -9,9 +9,6 @@ use crate::{
     human, output,
 };
 
-/// Docker shows this many digits of an id.
-const SHORT_ID: usize = 12;
-
 #[derive(Serialize)]
 struct Row {
     reference: Option<String>,
@@ -49,7 +46,7 @@ fn cells(row: Row) -> [String; 5] {
     let created = row.created.unwrap_or_default();
     [
         row.reference.unwrap_or_else(|| "<none>".into()),
-        row.id.chars().take(SHORT_ID).collect(),
+        husk_base::id::short(&row.id).to_owned(),
         // The date is enough for a table.
         created.split('T').next().unwrap_or_default().to_owned(),
         human::size(row.size_bytes, 3),

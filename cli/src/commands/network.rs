@@ -11,9 +11,6 @@ use crate::{
     output,
 };
 
-/// Docker shows this many digits of an id.
-const SHORT_ID: usize = 12;
-
 pub(crate) async fn run(dirs: &Dirs, command: &NetworkCommand) -> anyhow::Result<u8> {
     match command {
         NetworkCommand::Create(args) => create(dirs, args),
@@ -78,7 +75,7 @@ fn list(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
     let rows = all.iter().map(|Description { network, containers, .. }| {
         [
             network.name.clone(),
-            network.id.chars().take(SHORT_ID).collect(),
+            husk_base::id::short(&network.id).to_owned(),
             network.ipv4.subnet.to_string(),
             network.ipv6.map_or_else(String::new, |ipv6| ipv6.subnet.to_string()),
             if network.internal { "yes" } else { "no" }.into(),

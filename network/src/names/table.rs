@@ -19,8 +19,6 @@ use crate::{Definition, Error, Lease, Networks};
 
 /// Per container, its aliases included.
 const MAX_NAMES: usize = 64;
-/// Docker's: containers can be called by so much of their id.
-const SHORT_ID: usize = 12;
 
 /// Addresses by name, in lower case.
 pub type Names = BTreeMap<String, BTreeSet<IpAddr>>;
@@ -128,7 +126,7 @@ fn read_all(networks: &Networks, watched: &[Definition]) -> Result<Names, TableE
 
 fn add(table: &mut Names, lease: &Lease) {
     let addresses = [Some(IpAddr::V4(lease.ipv4)), lease.ipv6.map(IpAddr::V6)];
-    let id = lease.sandbox.get(..SHORT_ID).unwrap_or(&lease.sandbox);
+    let id = husk_base::id::short(&lease.sandbox);
     let names = [&lease.name].into_iter().chain(&lease.aliases).map(String::as_str).take(MAX_NAMES);
     for name in names.chain([id]).filter(|name| is_host_name(name)) {
         table.entry(name.to_ascii_lowercase()).or_default().extend(addresses.into_iter().flatten());

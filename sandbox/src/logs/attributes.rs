@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use super::{ConfigError, LogConfig};
 
-const SHORT_ID: usize = 12;
-
 /// The container whose output is logged, as the options `labels`, `env` and `tag` see it.
 #[derive(Debug, Clone, Default)]
 pub struct Subject<'a> {
@@ -79,7 +77,7 @@ pub(super) fn render(tag: &str, of: &Subject<'_>) -> Result<String, ConfigError>
 
 fn short(id: &str) -> &str {
     let id = id.strip_prefix("sha256:").unwrap_or(id);
-    id.get(..SHORT_ID).unwrap_or(id)
+    husk_base::id::short(id)
 }
 
 #[cfg(test)]
