@@ -7,17 +7,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, privilege};
+use crate::{Error, Result, privilege, sizing};
 
-const ALL: &str = "/sys/fs/cgroup";
+/// Where the host has its cgroups.
+pub const ROOT: &str = "/sys/fs/cgroup";
 const OURS: &str = "/sys/fs/cgroup/husk";
-/// Memory of the VMM, of KVM for the guest, and the host's cache of the VM's disks, in MiB; besides a share of the guest's.
-const OVERHEAD_MIB: u64 = 256;
-const OVERHEAD_SHARE: u64 = 32;
 /// vCPUs, devices, and the kernel's workers for them.
 const MAX_THREADS: u32 = 512;
 /// How long processes that were killed may take to be gone.
 const END_TIMEOUT_MS: i32 = 5000;
+
+/// Whether the host has cgroups of version 2 alone.
+pub fn is_unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
 
 /// A cgroup. Dropping it kills what is left in it, and removes it.
 #[derive(Debug)]
@@ -33,17 +36,16 @@ impl Cgroup {
     /// When it is there and can't be limited.
     pub fn create(id: &str, mem_size_mib: u32) -> Result<Option<Self>> {
         let path = path(id);
-        if !privilege::is_root() || !Path::new(ALL).join("cgroup.controllers").exists() {
+        if !privilege::is_root() || !is_unified() {
             return Ok(None);
         }
         // A container's root cgroup has processes of its own, and then no controllers to give.
-        if delegate(ALL).is_err() || make_dir(OURS).is_err() || delegate(OURS).is_err() {
+        if delegate(ROOT).is_err() || make_dir(OURS).is_err() || delegate(OURS).is_err() {
             return Ok(None);
         }
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
         let cgroup = Self { path };
-        let memory = u64::from(mem_size_mib) * (OVERHEAD_SHARE + 1) / OVERHEAD_SHARE + OVERHEAD_MIB;
-        cgroup.set("memory.max", &(memory << 20).to_string())?;
+        cgroup.set("memory.max", &sizing::host_bytes(mem_size_mib).to_string())?;
         cgroup.set("pids.max", &MAX_THREADS.to_string())?;
         Ok(Some(cgroup))
     }

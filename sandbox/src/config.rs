@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    sizing::{self, MAX_VCPUS, MIN_MEM_SIZE_MIB},
+};
 
 /// The directory of `config.toml` and `config.d/*.toml`.
 pub const CONFIG_DIR: &str = "/etc/husk";
@@ -40,8 +43,8 @@ pub struct PodDefaults {
 impl Default for PodDefaults {
     fn default() -> Self {
         Self {
-            vcpus: 1,
-            mem_size_mib: 512,
+            vcpus: sizing::DEFAULT_VCPUS,
+            mem_size_mib: sizing::DEFAULT_MEM_SIZE_MIB,
             timeout_s: crate::vm::DEFAULT_TIMEOUT_S,
             annotations: ANNOTATIONS.map(str::to_owned).to_vec(),
             kernel: None,
@@ -49,8 +52,12 @@ impl Default for PodDefaults {
     }
 }
 
+/// The annotation by which users choose their pod's virtual CPUs, if the configuration lets them.
+pub const VCPUS_ANNOTATION: &str = "io.husk.vcpus";
+/// The annotation by which users choose the memory of their pod's VM in MiB, if the configuration lets them.
+pub const MEMORY_ANNOTATION: &str = "io.husk.memory_mib";
 /// All annotations that husk knows.
-const ANNOTATIONS: [&str; 2] = ["io.husk.vcpus", "io.husk.memory_mib"];
+const ANNOTATIONS: [&str; 2] = [VCPUS_ANNOTATION, MEMORY_ANNOTATION];
 
 /// What a runtime class adds to the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +107,14 @@ impl Config {
 
     fn check(&self) -> std::result::Result<(), String> {
         let pod = &self.pod;
-        if !(1..=32).contains(&pod.vcpus) {
-            return Err(format!("pod.vcpus is {}, but must be 1 to 32", pod.vcpus));
+        if sizing::check_vcpus(pod.vcpus).is_err() {
+            return Err(format!("pod.vcpus is {}, but must be 1 to {MAX_VCPUS}", pod.vcpus));
         }
-        if pod.mem_size_mib < 64 {
-            return Err(format!("pod.mem_size_mib is {}, but must be at least 64", pod.mem_size_mib));
+        if pod.mem_size_mib < MIN_MEM_SIZE_MIB {
+            return Err(format!(
+                "pod.mem_size_mib is {}, but must be at least {MIN_MEM_SIZE_MIB}",
+                pod.mem_size_mib
+            ));
         }
         if pod.timeout_s == 0 {
             return Err("pod.timeout_s is 0, but must be at least 1".into());

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use husk_base::{IoError, dirs::PrivateDirError, json_file::JsonFileError, socket::SocketError};
 use husk_protocol::{agent::Reason, failure};
 
-use crate::untrusted;
+use crate::{sizing::SizeError, untrusted};
 
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -230,6 +230,9 @@ pub enum Error {
         #[source]
         source: husk_vmm::client::ClientError,
     },
+    /// A VM can't have the size that an option asks for.
+    #[error(transparent)]
+    Size(#[from] SizeError),
     /// An option has a value that can't be used.
     #[error("{0}")]
     InvalidOption(String),
@@ -350,7 +353,7 @@ impl From<Error> for ttrpc::Error {
             Error::NoContainer { .. } => Reason::NO_SUCH_CONTAINER,
             Error::AlreadyExists(_) | Error::NameInUse { .. } => Reason::ALREADY_EXISTS,
             Error::WrongState(_) => Reason::WRONG_STATE,
-            Error::InvalidOption(_) => Reason::INVALID_REQUEST,
+            Error::InvalidOption(_) | Error::Size(_) => Reason::INVALID_REQUEST,
             _ => Reason::UNSPECIFIED,
         };
         failure::error(reason, husk_base::chain::text(&error))

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod logs;
 mod memory;
 pub mod network;
+pub mod oci;
 pub mod paths;
 pub mod pod;
 pub mod pod_id;

@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 use crate::{
     Error, Result,
     container::{ContainerOptions, ImageConfig},
+    sizing::{self, CPU_PERIOD_US},
 };
 
 /// Docker's default capabilities.
@@ -79,7 +80,6 @@ const EVERY_CAPABILITY: [Capability; 41] = [
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MAX_OPEN_FILES: u64 = 1 << 20;
-const CPU_PERIOD_US: u64 = 100_000;
 
 /// The runtime spec of a container.
 ///
@@ -259,7 +259,7 @@ fn resources(options: &ContainerOptions) -> Result<LinuxResources> {
     }
     // A limit of whole CPUs is the VM's number of CPUs already.
     if let Some(milli) = options.milli_cpus.filter(|milli| milli % 1000 != 0) {
-        let quota = i64::try_from(milli.saturating_mul(CPU_PERIOD_US / 1000)).unwrap_or(i64::MAX);
+        let quota = i64::try_from(sizing::cpu_quota_us(milli)).unwrap_or(i64::MAX);
         let cpu = LinuxCpuBuilder::default().period(CPU_PERIOD_US).quota(quota).build().map_err(invalid)?;
         resources = resources.cpu(cpu);
     }

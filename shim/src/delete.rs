@@ -8,12 +8,15 @@ use std::{
 };
 
 use containerd_shim_protos::{api::DeleteResponse, protobuf::Message};
-use husk_sandbox::{clean_up, paths::Dirs, pod, rundir};
+use husk_sandbox::{
+    clean_up,
+    oci::{bundle, cgroup, hooks::HostHooks},
+    paths::Dirs,
+    pod, rundir,
+};
 use tokio::runtime;
 
-use crate::{
-    bundle, cgroup, error::Error, flags::Flags, hooks::HostHooks, message, plan, pod_id::pod_id, socket,
-};
+use crate::{address, error::Error, flags::Flags, message, pod_id::pod_id, socket};
 
 /// Exit code of what was killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -31,12 +34,12 @@ pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
     } else {
         flags.bundle.clone()
     };
-    if bundle::read_address(&bundle).is_none_or(|address| socket::remove_dead(&address)) {
+    if address::read(&bundle).is_none_or(|address| socket::remove_dead(&address)) {
         let annotations = bundle::annotations(&bundle).unwrap_or_default();
         let pod = bundle::sandbox_id(&annotations).unwrap_or(&flags.id);
         clean_up(&pod_id(&flags.namespace, pod));
         if let Ok(spec) = bundle::spec(&bundle) {
-            cgroup::remove(plan::cgroup(&spec).as_deref().map(cgroup::absolute).as_deref());
+            cgroup::remove(cgroup::of(&spec).as_deref().map(cgroup::absolute).as_deref());
             if let Some(hooks) = HostHooks::of(&flags.id, &bundle, &spec) {
                 block_on(hooks.stopped());
             }

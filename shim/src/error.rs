@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use husk_base::{IoError, chain};
-use husk_sandbox::Error as Sandbox;
+use husk_sandbox::{Error as Sandbox, oci::Error as Oci};
 use ttrpc::Code;
 
 /// Why a request could not be done.
@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// The pod failed.
     #[error(transparent)]
     Sandbox(#[from] Sandbox),
+    /// The bundle is damaged, or what its spec asks of the host can't be done.
+    #[error(transparent)]
+    Oci(#[from] Oci),
     /// The request, the spec or the configuration makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -30,9 +33,6 @@ pub(crate) enum Error {
     /// The pod is in a state that does not allow it.
     #[error("{0}")]
     FailedPrecondition(String),
-    /// A hook of the spec failed.
-    #[error("{0}")]
-    Hook(String),
     /// husk can't do that.
     #[error("{0}")]
     Unimplemented(String),
@@ -55,13 +55,26 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::Invalid(_) => Code::INVALID_ARGUMENT,
-            Self::NotFound(_) | Self::Sandbox(Sandbox::NotFound(_)) => Code::NOT_FOUND,
+            Self::Invalid(_)
+            | Self::Oci(
+                Oci::NotASpec { .. }
+                | Oci::AnnotationNotAllowed { .. }
+                | Oci::AnnotationNotANumber { .. }
+                | Oci::HostNetwork
+                | Oci::HostNamespace { .. }
+                | Oci::Size(_),
+            ) => Code::INVALID_ARGUMENT,
+            Self::NotFound(_) | Self::Oci(Oci::NoSpec { .. }) | Self::Sandbox(Sandbox::NotFound(_)) => {
+                Code::NOT_FOUND
+            }
             Self::AlreadyExists(_) | Self::Sandbox(Sandbox::AlreadyExists(_)) => Code::ALREADY_EXISTS,
             Self::FailedPrecondition(_) => Code::FAILED_PRECONDITION,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
             // As runc's shim: whatever is none of containerd's own kinds of errors.
-            Self::State(_) | Self::Io { .. } | Self::Sandbox(_) | Self::Hook(_) => Code::UNKNOWN,
+            Self::State(_)
+            | Self::Io(_)
+            | Self::Sandbox(_)
+            | Self::Oci(Oci::Io(_) | Oci::AnchorLost | Oci::Hook { .. }) => Code::UNKNOWN,
         }
     }
 

@@ -4,22 +4,17 @@
 //! version 3, which containerd 1.6 takes for an address and 1.7 refuses; and it brings a D-Bus client and three further
 //! async executors for cgroups that are none of the shim's business.
 
+mod address;
 mod bootstrap;
-mod bundle;
-mod cgroup;
 mod delete;
 mod entry;
 mod error;
 mod flags;
-mod hooks;
-mod host_namespaces;
 mod info;
 mod join;
 mod log_pipe;
 mod message;
 mod metrics;
-mod netns;
-mod plan;
 mod pod_id;
 mod publisher;
 mod sandbox_api;

@@ -10,15 +10,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use husk_sandbox::config::{CONFIG_DIR, Config};
-
-use crate::{
-    bootstrap,
-    bundle::{self, Annotations},
-    error::Error,
-    flags::Flags,
-    join, socket,
+use husk_sandbox::{
+    config::{CONFIG_DIR, Config},
+    oci::bundle::{self, Annotations},
 };
+
+use crate::{address, bootstrap, error::Error, flags::Flags, join, socket};
 
 /// Starts the shim unless one serves this pod already; returns what containerd wants to read. The bundle is the working
 /// directory.
@@ -41,7 +38,7 @@ pub(crate) fn start(flags: &Flags) -> Result<Vec<u8>, Error> {
         // What a sandbox is its creation says, in the Sandbox API.
         serving(flags, &params, Some(&flags.id))?
     };
-    bundle::write_address(here, &address)?;
+    address::write(here, &address)?;
     params.reply(&address)
 }
 

@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 use super::container::for_each;
 use crate::{args::UpdateArgs, human};
 
-const CPU_PERIOD_US: u64 = 100_000;
-
 pub(crate) async fn run(dirs: &Dirs, args: &UpdateArgs) -> anyhow::Result<u8> {
     if let Some(reason) = args.refused.reason() {
         bail!("{reason}");
@@ -57,8 +55,7 @@ fn changed(old: &Config, args: &UpdateArgs, runs: bool) -> anyhow::Result<Config
         config.restart = policy.0;
     }
     if let Some(bytes) = args.memory {
-        let most =
-            old.options.memory_bytes.unwrap_or_else(|| sizing::without_guest(sizing::DEFAULT_MEM_SIZE_MIB));
+        let most = sizing::usable_bytes(old.options.memory_bytes);
         ensure!(
             !runs || bytes <= most,
             "the virtual machine of the running container {} has memory for a limit of {} at most: stop it first",
@@ -88,8 +85,8 @@ fn resources(args: &UpdateArgs) -> Vec<u8> {
         resources.insert("memory".into(), json!({ "limit": bytes, "swap": bytes }));
     }
     if let Some(milli) = args.cpus {
-        let quota = milli * (CPU_PERIOD_US / 1000);
-        resources.insert("cpu".into(), json!({ "period": CPU_PERIOD_US, "quota": quota }));
+        let quota = sizing::cpu_quota_us(milli);
+        resources.insert("cpu".into(), json!({ "period": sizing::CPU_PERIOD_US, "quota": quota }));
     }
     if resources.is_empty() { Vec::new() } else { Value::Object(resources).to_string().into_bytes() }
 }

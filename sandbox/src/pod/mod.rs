@@ -64,6 +64,7 @@ use crate::{
     paths::Dirs,
     privilege,
     rundir::RunDir,
+    sizing,
     timeline::{Stage, Timeline, now_ns},
     vm::{self, Plan, Vm, VmProcess},
 };
@@ -408,8 +409,5 @@ fn check(options: &PodOptions) -> Result<()> {
                 .into(),
         );
     }
-    if !(1..=32).contains(&options.vcpus) {
-        return invalid(format!("{} CPUs are not possible: choose 1 to 32", options.vcpus));
-    }
-    Ok(())
+    Ok(sizing::check_vcpus(options.vcpus)?)
 }

@@ -7,7 +7,9 @@ mod v2;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use husk_sandbox::pod::StatsResponse;
 
-use crate::{cgroup, error::Error, message};
+use husk_sandbox::cgroup;
+
+use crate::{error::Error, message};
 
 /// What cgroups say where there is no limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -17,7 +19,7 @@ const UNLIMITED: u64 = u64::MAX;
 /// # Errors
 /// When it can't be encoded, which does not happen.
 pub(crate) fn message(stats: &StatsResponse) -> Result<Any, Error> {
-    if cgroup::unified() { message::any(&v2::metrics(stats)) } else { message::any(&v1::metrics(stats)) }
+    if cgroup::is_unified() { message::any(&v2::metrics(stats)) } else { message::any(&v1::metrics(stats)) }
 }
 
 fn limit(bytes: u64) -> u64 {

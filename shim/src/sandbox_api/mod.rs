@@ -18,11 +18,10 @@ use containerd_shim_protos::{
     sandbox_async::Sandbox,
     types::platform::Platform,
 };
-use husk_sandbox::pod::state::Status;
+use husk_sandbox::{oci::bundle, pod::state::Status};
 use ttrpc::asynchronous::TtrpcContext;
 
 use crate::{
-    bundle,
     error::Error,
     message, metrics,
     service::{Answer, Service, told},

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use containerd_shim_protos::protobuf::{Message, well_known_types::any::Any};
 use husk_protocol::cri::{LinuxContainerResources, NamespaceMode, PodSandboxConfig};
+use husk_sandbox::oci::plan;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use crate::{error::Error, plan};
+use crate::error::Error;
 
 /// The type of the options that containerd's CRI plugin gives.
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
@@ -101,11 +102,13 @@ fn cgroup(parent: &str, id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use husk_protocol::cri::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption};
-    use husk_sandbox::config::PodDefaults;
+    use husk_sandbox::{
+        config::PodDefaults,
+        oci::{host_namespaces, netns::Network},
+    };
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{host_namespaces, plan::Network};
 
     fn linux() -> LinuxPodSandboxConfig {
         LinuxPodSandboxConfig { cgroup_parent: "/kubepods/pod1".into(), ..Default::default() }

@@ -7,16 +7,21 @@ use containerd_shim_protos::{
     events::task::{TaskCreate, TaskExecAdded, TaskIO},
     topics,
 };
-use husk_sandbox::pod::{ContainerRequest, DiskSource, FsMount, PidNamespace, RootfsSource};
+use husk_sandbox::{
+    oci::{
+        bundle::{self, Annotations},
+        hooks::HostHooks,
+        host_namespaces,
+    },
+    pod::{ContainerRequest, DiskSource, FsMount, PidNamespace, RootfsSource},
+};
 use oci_spec::runtime::{LinuxNamespaceType, Process as ProcessSpec, Spec};
 
 use super::{Tasks, lock};
 use crate::{
-    bundle::{self, Annotations},
     entry::{Entry, ProcessEntry, Role, Stdio},
     error::Error,
-    hooks::HostHooks,
-    host_namespaces, join,
+    join,
     sandbox_api::files,
     stdio,
 };

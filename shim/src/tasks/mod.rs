@@ -19,6 +19,7 @@ use containerd_shim_protos::{
 };
 use husk_sandbox::{
     config::Config,
+    oci::{hooks::HostHooks, netns::Anchor},
     paths::Dirs,
     pod::{
         Exit, StatsResponse,
@@ -32,9 +33,7 @@ use self::{pod::PodSlot, sandbox::Sandbox};
 use crate::{
     entry::{Containers, Stdio},
     error::Error,
-    hooks::HostHooks,
     message,
-    netns::Anchor,
     publisher::Publisher,
     stdio::Copying,
 };

@@ -8,22 +8,20 @@ use std::{
 
 use containerd_shim_protos::{events::task::TaskOOM, topics};
 use husk_sandbox::{
+    oci::{
+        bundle::{self, Annotations},
+        cgroup,
+        hooks::HostHooks,
+        netns::{Anchor, Network},
+        plan,
+    },
     pod::{self, Event, Pod, PodAssets, PodNetwork, PodOptions},
     rundir::{self, RunDir},
 };
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{HostPart, Tasks, lock};
-use crate::{
-    bundle::{self, Annotations},
-    cgroup,
-    error::Error,
-    hooks::HostHooks,
-    join,
-    netns::Anchor,
-    plan::{self, Network},
-    pod_id::pod_id,
-};
+use crate::{error::Error, join, pod_id::pod_id};
 
 /// The pod, once there is one.
 #[derive(Debug, Default)]

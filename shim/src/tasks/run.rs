@@ -49,7 +49,7 @@ impl Tasks {
             if self.sandbox_pid(id)?.is_none() {
                 let _ = self.pod()?.signal(id, "", libc::SIGKILL.unsigned_abs(), true).await;
             }
-            return Err(error);
+            return Err(error.into());
         }
         let event = TaskStart { container_id: id.to_owned(), pid, ..TaskStart::default() };
         self.publisher.publish(topics::TASK_START_EVENT_TOPIC, &event);

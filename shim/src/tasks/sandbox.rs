@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use husk_sandbox::pod::{StatsResponse, state::Status};
+use husk_sandbox::{
+    oci::{host_namespaces, plan},
+    pod::{StatsResponse, state::Status},
+};
 use oci_spec::runtime::Spec;
 use tokio::time::sleep;
 
@@ -14,7 +17,6 @@ use super::{Tasks, exits, lock};
 use crate::{
     entry::{Entry, Role, Stdio},
     error::Error,
-    host_namespaces, plan,
 };
 
 /// How long containerd may take to read that a sandbox is shut down. Its client takes an answer for lost that comes together with the

@@ -1,25 +1,34 @@
-//! A thread of the shim that stays in the pod's network namespace. Its number is what containerd is told to be the process of
-//! a container: a number of this host, as clients expect, whose `/proc/<pid>/ns/net` is the pod's network, while the
-//! container's processes have numbers only inside the VM.
+//! A thread that stays in a pod's network namespace. An engine takes its number for that of a container's process: a number of
+//! this host, as clients expect, whose `/proc/<pid>/ns/net` is the pod's network, while the container's processes have numbers
+//! only inside the VM.
 
 use std::{
     fs::File,
-    io,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
 };
 
+use husk_base::IoError;
 use nix::{
     sched::{CloneFlags, setns, unshare},
     unistd::gettid,
 };
 
-use crate::{error::Error, plan::Network};
+use super::error::Error;
 
-/// The thread. It ends with the shim, or when this is dropped.
+/// Where a pod's network comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// This namespace's interfaces become the pod's.
+    Namespace(PathBuf),
+    /// A namespace that is still to be made, with nothing in it.
+    New,
+}
+
+/// The thread. It ends with the process, or when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Anchor {
+pub struct Anchor {
     tid: u32,
     _stay: mpsc::Sender<()>,
 }
@@ -29,7 +38,7 @@ impl Anchor {
     ///
     /// # Errors
     /// When the namespace can't be made or entered.
-    pub(crate) fn new(network: &Network) -> Result<Self, Error> {
+    pub fn new(network: &Network) -> Result<Self, Error> {
         let (stay, leave) = mpsc::channel::<()>();
         let (say, hear) = mpsc::sync_channel(1);
         let network = network.clone();
@@ -43,33 +52,35 @@ impl Anchor {
             }
         };
         let thread = thread::Builder::new().name("netns".into()).stack_size(64 * 1024).spawn(run);
-        thread.map_err(Error::io("start", "a thread"))?;
-        let gone = |_| Error::io("enter", "the network namespace")(io::ErrorKind::Other);
-        let tid = hear.recv().map_err(gone)??;
+        thread.map_err(IoError::of("start", "a thread"))?;
+        let tid = hear.recv().map_err(|_| Error::AnchorLost)??;
         Ok(Self { tid, _stay: stay })
     }
 
     /// The thread's number, which is that of a process to those who look into `/proc`.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.tid
     }
 
     /// The namespace.
-    pub(crate) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         format!("/proc/{}/ns/net", self.tid).into()
     }
 }
 
 fn enter(network: &Network) -> Result<(), Error> {
     match network {
-        Network::New => unshare(CloneFlags::CLONE_NEWNET).map_err(Error::io("make", "a network namespace")),
+        Network::New => {
+            Ok(unshare(CloneFlags::CLONE_NEWNET).map_err(IoError::of("make", "a network namespace"))?)
+        }
         Network::Namespace(path) => enter_path(path),
     }
 }
 
 fn enter_path(path: &Path) -> Result<(), Error> {
-    let namespace = File::open(path).map_err(Error::io("open the network namespace", path))?;
-    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(Error::io("enter the network namespace", path))
+    let namespace = File::open(path).map_err(IoError::of("open the network namespace", path))?;
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)
+        .map_err(IoError::of("enter the network namespace", path))?)
 }
 
 #[cfg(test)]

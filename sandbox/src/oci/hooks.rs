@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use husk_sandbox::pod::{RootView, RootfsSource};
+use husk_base::chain;
 use oci_spec::runtime::{Hook, Hooks, Spec};
 use serde::Serialize;
 use tokio::{
@@ -25,7 +25,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{bundle::Annotations, error::Error};
+use super::{
+    bundle::Annotations,
+    error::{Error, HookFailure},
+};
+use crate::pod::{RootView, RootfsSource};
 
 /// Most bytes that are kept of what a hook says.
 const MAX_SAID: u64 = 4096;
@@ -57,7 +61,7 @@ enum Status {
 
 /// The host's hooks of a container, if it has any.
 #[derive(Debug, Clone)]
-pub(crate) struct HostHooks {
+pub struct HostHooks {
     hooks: Hooks,
     id: String,
     bundle: PathBuf,
@@ -67,7 +71,7 @@ pub(crate) struct HostHooks {
 
 impl HostHooks {
     /// Reads them from a spec.
-    pub(crate) fn of(id: &str, bundle: &Path, spec: &Spec) -> Option<Self> {
+    pub fn of(id: &str, bundle: &Path, spec: &Spec) -> Option<Self> {
         let hooks = spec.hooks().clone()?;
         let annotations = spec.annotations().clone().unwrap_or_default();
         let (id, bundle, oci_version) = (id.to_owned(), bundle.to_owned(), spec.version().clone());
@@ -78,7 +82,7 @@ impl HostHooks {
     ///
     /// # Errors
     /// The first failure.
-    pub(crate) async fn created(&self, pid: u32) -> Result<(), Error> {
+    pub async fn created(&self, pid: u32) -> Result<(), Error> {
         #[allow(deprecated, reason = "old engines still set them")]
         let prestart = self.hooks.prestart().as_deref();
         self.run_all("prestart", prestart, Status::Creating, Some(pid), None).await?;
@@ -90,14 +94,12 @@ impl HostHooks {
     ///
     /// # Errors
     /// When the root can't be seen by the host's programs, or the first failure.
-    pub(crate) async fn creating(&self, root: &RootfsSource, at: &Path, pid: u32) -> Result<(), Error> {
+    pub async fn creating(&self, root: &RootfsSource, at: &Path, pid: u32) -> Result<(), Error> {
         let hooks = self.hooks.create_container().as_deref().filter(|hooks| !hooks.is_empty());
         let Some(hooks) = hooks else { return Ok(()) };
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let view = RootView::open(root, at, &netns).await.map_err(|error| {
-            let why = Error::from(error).text();
-            Error::Hook(format!("the createContainer hook {} failed: {why}", hooks[0].path().display()))
-        })?;
+        let view = RootView::open(root, at, &netns).await;
+        let view = view.map_err(|error| failed("createContainer", &hooks[0], error.into()))?;
         self.run_all("createContainer", Some(hooks), Status::Creating, Some(pid), Some(&view)).await
     }
 
@@ -105,26 +107,26 @@ impl HostHooks {
     ///
     /// # Errors
     /// The first failure.
-    pub(crate) async fn started(&self, pid: u32) -> Result<(), Error> {
+    pub async fn started(&self, pid: u32) -> Result<(), Error> {
         self.run_all("poststart", self.hooks.poststart().as_deref(), Status::Running, Some(pid), None).await
     }
 
     /// Runs `poststop` hooks, unless that was done before. A failure is a warning, and the others run all the same.
-    pub(crate) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         let Some(hooks) = self.hooks.poststop().as_deref().filter(|hooks| !hooks.is_empty()) else { return };
         if fs::File::create_new(self.bundle.join(STOPPED)).is_err() {
             return;
         }
         for one in hooks.chunks(1) {
             if let Err(error) = self.run_all("poststop", Some(one), Status::Stopped, None, None).await {
-                log::warn!("{}", error.text());
+                tracing::warn!("{}", chain::text(&error));
             }
         }
     }
 
     async fn run_all(
         &self,
-        kind: &str,
+        kind: &'static str,
         hooks: Option<&[Hook]>,
         status: Status,
         pid: Option<u32>,
@@ -132,19 +134,17 @@ impl HostHooks {
     ) -> Result<(), Error> {
         let (oci_version, id, annotations) = (self.oci_version.as_str(), self.id.as_str(), &self.annotations);
         let state = State { oci_version, id, status, pid, bundle: &self.bundle, annotations };
-        let state = serde_json::to_vec(&state).map_err(|error| Error::invalid(error.to_string()))?;
         for hook in hooks.into_iter().flatten() {
-            self.run(hook, &state, view).await.map_err(|why| {
-                Error::Hook(format!("the {kind} hook {} failed: {why}", hook.path().display()))
-            })?;
+            self.run(hook, &state, view).await.map_err(|failure| failed(kind, hook, failure))?;
         }
         Ok(())
     }
 
-    async fn run(&self, hook: &Hook, state: &[u8], view: Option<&RootView>) -> Result<(), String> {
+    async fn run(&self, hook: &Hook, state: &State<'_>, view: Option<&RootView>) -> Result<(), HookFailure> {
         if !hook.path().is_absolute() {
-            return Err("its path is not absolute".into());
+            return Err(HookFailure::RelativePath);
         }
+        let state = serde_json::to_vec(state).map_err(HookFailure::State)?;
         let args = hook.args().as_deref().unwrap_or_default();
         let mut command = Command::new(hook.path());
         if let Some(name) = args.first() {
@@ -154,14 +154,14 @@ impl HostHooks {
         command.args(args.iter().skip(1)).env_clear().envs(env).current_dir(&self.bundle);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = match view {
-            Some(view) => view.spawn(command).await.map_err(|error| Error::from(error).text())?,
-            None => command.spawn().map_err(|error| error.to_string())?,
+            Some(view) => view.spawn(command).await?,
+            None => command.spawn()?,
         };
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let told = async {
             // One that does not want to know closes it.
             if let Some(mut stdin) = stdin {
-                let _ = stdin.write_all(state).await;
+                let _ = stdin.write_all(&state).await;
             }
         };
         let done = async { tokio::join!(child.wait(), told, heard(stdout), heard(stderr)) };
@@ -169,16 +169,20 @@ impl HostHooks {
         let (ended, (), out, err) = match seconds.filter(|seconds| *seconds > 0) {
             Some(seconds) => timeout(Duration::from_secs(seconds), done)
                 .await
-                .map_err(|_| format!("it did not end within its {seconds} s"))?,
+                .map_err(|_| HookFailure::Timeout { seconds })?,
             None => done.await,
         };
-        let status = ended.map_err(|error| error.to_string())?;
+        let status = ended?;
         if status.success() {
             return Ok(());
         }
         let said = [err.trim(), out.trim()].into_iter().find(|said| !said.is_empty());
-        Err(said.map_or_else(|| status.to_string(), |said| format!("{status}: {said}")))
+        Err(HookFailure::Exit { status, said: said.unwrap_or_default().to_owned() })
     }
+}
+
+fn failed(kind: &'static str, hook: &Hook, source: HookFailure) -> Error {
+    Error::Hook { kind, path: hook.path().clone(), source }
 }
 
 /// The beginning of what a hook says. The rest is read, too, so that nobody waits.
@@ -192,10 +196,10 @@ async fn heard(stream: Option<impl AsyncRead + Unpin>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use husk_sandbox::pod::DiskSource;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::pod::DiskSource;
 
     fn hooks(dir: &Path, hooks: Value) -> Option<HostHooks> {
         let spec = json!({ "ociVersion": "1.0.2", "annotations": { "a": "b" }, "hooks": hooks });
@@ -243,7 +247,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let said = |hook: Value| {
             let hooks = hooks(dir.path(), json!({ "createRuntime": [hook] })).unwrap();
-            block_on(hooks.created(7)).unwrap_err().text()
+            chain::text(&block_on(hooks.created(7)).unwrap_err())
         };
         let failed = said(sh("echo no network >&2; exit 4"));
         assert!(
@@ -261,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let hooks = hooks(dir.path(), json!({ "createContainer": [sh("true")] })).unwrap();
         let disk = RootfsSource::Disk(DiskSource { path: "/dev/x".into(), ..DiskSource::default() });
-        let refused = block_on(hooks.creating(&disk, dir.path(), 7)).unwrap_err().text();
+        let refused = chain::text(&block_on(hooks.creating(&disk, dir.path(), 7)).unwrap_err());
         let all = "the createContainer hook /bin/sh failed: the host does not mount the disk /dev/x";
         assert!(refused.starts_with(all), "{refused}");
     }

@@ -1,4 +1,4 @@
-//! What lies in a bundle, the directory that containerd makes for a container.
+//! What an engine says in a bundle, the directory that it makes for a container.
 
 use std::{
     collections::HashMap,
@@ -6,16 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use husk_base::atomic::{self, Durable};
+use husk_base::IoError;
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 
-use crate::error::Error;
+use super::error::Error;
 
-/// The shim's address, for a containerd (1.6) that was restarted.
-const ADDRESS: &str = "address";
-/// What containerd 2.x notes of a shim. Containers of a sandbox have this alone: no shim is started for them.
-const BOOTSTRAP: &str = "bootstrap.json";
 const SPEC: &str = "config.json";
 
 /// Annotations that name the pod that a container belongs to, of containerd and of CRI-O.
@@ -26,13 +22,13 @@ const CONTAINER_TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kuber
 const SANDBOX: &str = "sandbox";
 
 /// A spec's annotations.
-pub(crate) type Annotations = HashMap<String, String>;
+pub type Annotations = HashMap<String, String>;
 
 /// Reads the annotations alone, which is all that `delete` needs.
 ///
 /// # Errors
-/// When there is no spec, or it is none.
-pub(crate) fn annotations(bundle: &Path) -> Result<Annotations, Error> {
+/// When there is no spec, or it can't be read as one.
+pub fn annotations(bundle: &Path) -> Result<Annotations, Error> {
     #[derive(Deserialize)]
     struct Shallow {
         #[serde(default)]
@@ -42,69 +38,50 @@ pub(crate) fn annotations(bundle: &Path) -> Result<Annotations, Error> {
 }
 
 /// Whether there is a spec: a sandbox of the Sandbox API has none.
-pub(crate) fn has_spec(bundle: &Path) -> bool {
+pub fn has_spec(bundle: &Path) -> bool {
     bundle.join(SPEC).exists()
 }
 
 /// Reads the spec.
 ///
 /// # Errors
-/// When there is none, or it is none.
-pub(crate) fn spec(bundle: &Path) -> Result<Spec, Error> {
+/// When there is none, or it can't be read as one.
+pub fn spec(bundle: &Path) -> Result<Spec, Error> {
     read_json(&bundle.join(SPEC))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::NotFound(format!("there is no {}", path.display())),
-        _ => Error::io("read", path)(error),
+        io::ErrorKind::NotFound => Error::NoSpec { path: path.into() },
+        _ => IoError::of("read", path)(error).into(),
     })?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::invalid(format!("{} is no OCI runtime spec: {error}", path.display())))
+    serde_json::from_slice(&text).map_err(|source| Error::NotASpec { path: path.into(), source })
 }
 
 /// The root directory that a spec names.
-pub(crate) fn root(bundle: &Path, spec: &Spec) -> PathBuf {
+pub fn root(bundle: &Path, spec: &Spec) -> PathBuf {
     let path = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     bundle.join(path)
 }
 
 /// The file that becomes a container's /etc/resolv.conf.
-pub(crate) fn resolv_conf(spec: &Spec) -> Option<PathBuf> {
+pub fn resolv_conf(spec: &Spec) -> Option<PathBuf> {
     let mut mounts = spec.mounts().iter().flatten();
     mounts.find(|mount| mount.destination() == Path::new("/etc/resolv.conf"))?.source().clone()
 }
 
 /// The pod that a container belongs to, if it is one of several.
-pub(crate) fn sandbox_id(annotations: &Annotations) -> Option<&str> {
+pub fn sandbox_id(annotations: &Annotations) -> Option<&str> {
     first(annotations, &SANDBOX_ID)
 }
 
 /// Whether this is the container that stands for its pod, and does nothing.
-pub(crate) fn is_sandbox(annotations: &Annotations) -> bool {
+pub fn is_sandbox(annotations: &Annotations) -> bool {
     first(annotations, &CONTAINER_TYPE) == Some(SANDBOX)
 }
 
 fn first<'a>(annotations: &'a Annotations, names: &[&str]) -> Option<&'a str> {
     names.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
-}
-
-/// Leaves the shim's address in a bundle.
-///
-/// # Errors
-/// When it can't be written.
-pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<(), Error> {
-    Ok(atomic::replace(&bundle.join(ADDRESS), address.as_bytes(), 0o600, Durable::No)?)
-}
-
-/// The shim's address, if a bundle has it.
-pub(crate) fn read_address(bundle: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Bootstrap {
-        address: String,
-    }
-    let by_containerd = || Some(read_json::<Bootstrap>(&bundle.join(BOOTSTRAP)).ok()?.address);
-    fs::read_to_string(bundle.join(ADDRESS)).ok().or_else(by_containerd)
 }
 
 #[cfg(test)]
@@ -132,16 +109,5 @@ mod tests {
         let annotations = annotations(dir.path()).unwrap();
         assert_eq!((is_sandbox(&annotations), sandbox_id(&annotations)), (false, None));
         assert!(super::annotations(Path::new("/nonexistent")).is_err());
-    }
-
-    #[test]
-    fn the_address_is_found_again() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read_address(dir.path()), None);
-        fs::write(dir.path().join(BOOTSTRAP), r#"{"version":3,"address":"unix:///y","protocol":"ttrpc"}"#)
-            .unwrap();
-        assert_eq!(read_address(dir.path()).as_deref(), Some("unix:///y"));
-        write_address(dir.path(), "unix:///x").unwrap();
-        assert_eq!(read_address(dir.path()).as_deref(), Some("unix:///x"));
     }
 }

@@ -1,9 +1,9 @@
 //! Namespaces of the host that a container wants to be in. In a virtual machine it can't, and what it would do there is the
-//! reason for which somebody asked, so it is refused before anything is touched. Its network is seen to by [`crate::plan`].
+//! reason for which somebody asked, so it is refused before anything is touched. See [`plan`](super::plan::plan) for its network.
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use crate::error::Error;
+use super::error::Error;
 
 /// A spec without one of these means the host's (runtime-spec config-linux.md, "Namespaces").
 const REFUSED: [(LinuxNamespaceType, &str, &str); 2] = [
@@ -15,13 +15,11 @@ const REFUSED: [(LinuxNamespaceType, &str, &str); 2] = [
 ///
 /// # Errors
 /// When it does.
-pub(crate) fn refuse(spec: &Spec) -> Result<(), Error> {
+pub fn refuse(spec: &Spec) -> Result<(), Error> {
     let given = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     for (kind, what, options) in REFUSED {
         if !given.iter().any(|namespace| namespace.typ() == kind) {
-            return Err(Error::invalid(format!(
-                "the container wants {what} ({options}), which a virtual machine can't have: use another runtime for it"
-            )));
+            return Err(Error::HostNamespace { what, options });
         }
     }
     Ok(())
