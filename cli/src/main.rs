@@ -34,6 +34,7 @@ use args::{Cli, Command, ContainerCommand, ContainerVerb, ImageCommand};
 
 fn main() -> ExitCode {
     let timeline = Timeline::begin();
+    output::print_warnings();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use husk_base::chain;
+use husk_base::{
+    chain,
+    log::{self, Level},
+};
 use serde::Serialize;
 
 /// Docker's exit code for a failure of its own, where another could be taken for a container's.
@@ -13,9 +16,14 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     print_note(&format!("husk: {}\n", chain::text(error.as_ref())));
 }
 
-/// Tells what the user should know, and is not a failure.
-pub(crate) fn note(text: &str) {
-    print_note(&format!("husk: note: {text}\n"));
+/// From now on, warnings are printed: what the user should know, and is not a failure.
+pub(crate) fn print_warnings() {
+    log::init(Level::WARN, |metadata, text| {
+        // What libraries have to say is in husk's errors.
+        if log::is_ours(metadata) {
+            print_note(&format!("husk: note: {text}\n"));
+        }
+    });
 }
 
 /// Prints text to standard error. That may be a terminal which is gone, and then nobody misses it.

@@ -10,7 +10,7 @@ use husk_sandbox::{
 };
 use husk_supervisor::{Pod, Streams};
 
-use crate::{detach::Keys, output, session::Session};
+use crate::{detach::Keys, session::Session};
 
 /// The pod that a container is to be started in: its own, whose supervisor is started, or that of the container that it joins.
 ///
@@ -45,7 +45,7 @@ pub(crate) async fn begin(pod: &Pod, config: &Config, timeline: bool) -> anyhow:
         Some(owner) => started.with_context(|| format!("cannot start a container beside {owner}"))?,
         None => started?,
     };
-    started.notes.iter().for_each(|note| output::note(note));
+    started.notes.iter().for_each(|note| tracing::warn!("{note}"));
     Ok(())
 }
 

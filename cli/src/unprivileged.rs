@@ -9,8 +9,6 @@ use husk_sandbox::{
     privilege,
 };
 
-use crate::output;
-
 /// Makes of the options what this user can have.
 ///
 /// # Errors
@@ -41,7 +39,7 @@ pub(crate) fn adapt(options: &mut NetworkOptions, is_default: bool) -> anyhow::R
             Ok(())
         }
         Err(missing) if is_default => {
-            output::note(&format!("the container has no network: {missing}"));
+            tracing::warn!("the container has no network: {missing}");
             options.mode = NetworkMode::None;
             Ok(())
         }

@@ -6,7 +6,7 @@ use crate::{Result, network, paths::Dirs, rundir, store};
 ///
 /// # Errors
 /// When that is not possible.
-pub async fn after_kills(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+pub async fn after_kills(dirs: &Dirs) -> Result<()> {
     store::remove_orphans(dirs, &rundir::clean_up(dirs)?);
-    network::repair(dirs, note).await
+    network::repair(dirs).await
 }

@@ -16,7 +16,7 @@ use husk_sandbox::{
 };
 use tokio::runtime;
 
-use crate::{address, error::Error, flags::Flags, message, pod_id::pod_id, socket};
+use crate::{address, error::Error, flags::Flags, log, message, pod_id::pod_id, socket};
 
 /// Exit code of what was killed.
 const KILLED: u32 = 128 + libc::SIGKILL.unsigned_abs();
@@ -29,6 +29,7 @@ const END_WITHIN: Duration = Duration::from_secs(3);
 /// # Errors
 /// When the answer can't be encoded.
 pub(crate) fn delete(flags: &Flags) -> Result<Vec<u8>, Error> {
+    log::to_stderr();
     let bundle = if flags.bundle.as_os_str().is_empty() {
         env::current_dir().unwrap_or_default()
     } else {
@@ -65,8 +66,8 @@ fn clean_up(pod: &str) {
     let theirs = dirs.clone();
     thread::spawn(move || ended.send(rundir::wait_until_dead(&theirs, &name).is_ok()));
     let _ = end.recv_timeout(END_WITHIN);
-    if let Some(Err(error)) = block_on(clean_up::after_kills(&dirs, |text| eprintln!("{text}"))) {
-        eprintln!("{}", Error::from(error).text());
+    if let Some(Err(error)) = block_on(clean_up::after_kills(&dirs)) {
+        tracing::warn!("{}", Error::from(error).text());
     }
 }
 

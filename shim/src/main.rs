@@ -12,7 +12,7 @@ mod error;
 mod flags;
 mod info;
 mod join;
-mod log_pipe;
+mod log;
 mod message;
 mod metrics;
 mod pod_id;
@@ -36,7 +36,6 @@ use crate::error::Error;
 fn main() -> ExitCode {
     let done = run();
     if let Err(error) = &done {
-        log::error!("{}", error.text());
         // containerd shows this to whoever wanted the container.
         eprintln!("{}", error.text());
     }
@@ -60,7 +59,7 @@ fn run() -> Result<(), Error> {
     match flags.action.as_str() {
         "start" => answer(&start::start(&flags)?),
         "delete" => answer(&delete::delete(&flags)?),
-        "" => serve::serve(&flags),
+        "" => serve::serve(&flags).inspect_err(|error| tracing::error!("{}", error.text())),
         other => Err(Error::invalid(format!("unknown action {other:?}: start and delete are known"))),
     }
 }

@@ -55,7 +55,7 @@ impl Publisher {
     pub(crate) fn publish<M: MessageFull>(&self, topic: &str, event: &M) {
         let event = match message::any(event) {
             Ok(event) => event,
-            Err(error) => return log::error!("cannot publish {topic}: {}", error.text()),
+            Err(error) => return tracing::error!("cannot publish {topic}: {}", error.text()),
         };
         let envelope = Envelope {
             timestamp: Some(message::timestamp(SystemTime::now())).into(),
@@ -73,7 +73,7 @@ impl Sending {
     /// Waits until all is sent, once every [`Publisher`] is gone; not for long.
     pub(crate) async fn finish(self) {
         if timeout(LAST_WORDS, self.0).await.is_err() {
-            log::warn!("containerd did not take the last events");
+            tracing::warn!("containerd did not take the last events");
         }
     }
 }
@@ -98,7 +98,7 @@ async fn send_all(socket: PathBuf, mut events: UnboundedReceiver<Envelope>) {
             }
         }
         if !sent {
-            log::error!("event {topic} is lost: {last}");
+            tracing::error!("event {topic} is lost: {last}");
         }
     }
 }
@@ -118,7 +118,7 @@ async fn send(
         Ok(_) => Ok(()),
         // containerd's own "no" will be the same the next time.
         Err(ttrpc::Error::RpcStatus(status)) if status.code() != ttrpc::Code::DEADLINE_EXCEEDED => {
-            log::error!("containerd does not want an event: {}", status.message());
+            tracing::error!("containerd does not want an event: {}", status.message());
             Ok(())
         }
         Err(error) => {

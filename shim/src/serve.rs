@@ -21,9 +21,7 @@ use tokio::{
 };
 use ttrpc::asynchronous::{Server, transport::Listener};
 
-use crate::{
-    error::Error, flags::Flags, log_pipe, publisher::Publisher, service::Service, start, tasks::Tasks,
-};
+use crate::{error::Error, flags::Flags, log, publisher::Publisher, service::Service, start, tasks::Tasks};
 
 /// The names of the two versions of the API, which have the same messages.
 const TASK_V3: &str = "containerd.task.v3.Task";
@@ -40,7 +38,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it can't begin to serve.
 pub(crate) fn serve(flags: &Flags) -> Result<(), Error> {
-    log_pipe::init(flags.debug, &flags.id);
+    log::to_containerd(flags.debug, &flags.id);
     let listener = inherited_socket().map_err(Error::io("take the socket from", "standard input"))?;
     // One thread is enough for copying, and needs the least memory.
     let runtime = runtime::Builder::new_current_thread().thread_stack_size(STACK).enable_all().build();
@@ -80,13 +78,13 @@ async fn run(flags: &Flags, listener: UnixListener) -> Result<(), Error> {
     let service: Arc<dyn Sandbox + Send + Sync> = service;
     server = server.register_service(create_sandbox(service));
     server.start().await.map_err(|error| Error::invalid(format!("cannot serve: {error}")))?;
-    log::debug!("serving");
+    tracing::debug!("serving");
     tasks.end_if_left_alone();
 
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::io("catch", "SIGTERM"))?;
     tokio::select! {
         () = tasks.finished() => {}
-        _ = terminated.recv() => log::warn!("asked to end by SIGTERM: the pod ends, too"),
+        _ = terminated.recv() => tracing::warn!("asked to end by SIGTERM: the pod ends, too"),
     }
     if let Some(socket) = socket {
         let _ = fs::remove_file(socket);

@@ -47,7 +47,7 @@ pub(crate) type Answer<T> = ttrpc::Result<T>;
 /// Logs what went wrong, for whoever looks into containerd's log.
 pub(crate) fn told<T>(what: &str, id: &str, result: Result<T, Error>) -> Answer<T> {
     result.map_err(|error| {
-        log::debug!("{what} {id}: {}", error.text());
+        tracing::debug!("{what} {id}: {}", error.text());
         error.into()
     })
 }

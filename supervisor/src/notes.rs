@@ -7,9 +7,8 @@ const MOST: usize = 32;
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps a note, and logs it.
-pub(crate) fn add(text: &str) {
-    tracing::warn!("{text}");
+/// Keeps a note.
+pub(crate) fn keep(text: &str) {
     let mut notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
     if notes.len() < MOST {
         notes.push(text.to_owned());

@@ -25,10 +25,7 @@ use husk_sandbox::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::{
-    entry::{self, Containers, Entry},
-    notes,
-};
+use crate::entry::{self, Containers, Entry};
 
 /// How long a container that has ended may take to be out of the pod, so that it can join it again.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -206,7 +203,6 @@ impl Supervisor {
             shares: false,
             cgroup: None,
             timeout: Duration::from_secs(config.timeout_s),
-            note: notes::add,
             give_up: self.containers().get(&config.id).map_err(unknown)?.own.stop.clone(),
         };
         let planned = now_ns();

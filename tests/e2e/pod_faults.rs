@@ -55,7 +55,7 @@ async fn a_killed_owner_takes_its_pod_with_it() {
     wait_until("VM and server to end", PATIENCE, || leftovers::processes(&home.root()).is_empty());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&home.path().display().to_string()), "{mounts}");
-    clean_up::after_kills(&home.dirs(), |_| ()).await.map_err(|error| chain::text(&error)).unwrap();
+    clean_up::after_kills(&home.dirs()).await.map_err(|error| chain::text(&error)).unwrap();
     assert_eq!(leftovers::of(&home.root()), Vec::<String>::new());
     assert_eq!(fs::read_to_string(home.path().join("data/precious")).unwrap(), "kept");
     assert!(home.path().join("root/bin/sh").exists());

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use husk_base::chain;
+use husk_base::{
+    chain,
+    log::{self, Level},
+};
 use husk_sandbox::{
     network::NetworkPlan,
     paths::{Assets, Dirs},
@@ -129,7 +132,6 @@ impl Home {
             shares: true,
             cgroup: None,
             timeout: Duration::from_secs(60),
-            note: |text| eprintln!("note: {text}"),
         }
     }
 
@@ -146,6 +148,7 @@ impl Home {
     /// # Errors
     /// When that fails.
     pub async fn try_start(&self, id: &str, options: PodOptions) -> husk_sandbox::Result<Pod> {
+        log::init(Level::WARN, |_, text| eprintln!("note: {text}"));
         let (dir, _) = RunDir::create(&self.dirs(), Some(&format!("{NAME_PREFIX}{id}")))?;
         Pod::start(&self.dirs(), &assets(), Arc::new(dir), options).await
     }

@@ -9,7 +9,6 @@ use super::container::running;
 use crate::{
     args::ExecArgs,
     create::environment,
-    output,
     session::{Outcome, Session, begin_to_wait},
     signals::Signals,
     terminal,
@@ -58,7 +57,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &ExecArgs) -> anyhow::Result<u8> {
     };
     let copying = session.begin()?;
     let started = pod.start(&id, &exec_id, false).await?;
-    started.notes.iter().for_each(|note| output::note(note));
+    started.notes.iter().for_each(|note| tracing::warn!("{note}"));
     match session.attend(copying, waiting, &signals).await? {
         Outcome::Ended(ended) => Ok(ended.code),
         Outcome::Detached => Ok(0),

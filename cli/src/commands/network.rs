@@ -109,7 +109,7 @@ fn remove(dirs: &Dirs, args: &NamesArgs) -> anyhow::Result<u8> {
 }
 
 async fn prune(dirs: &Dirs) -> anyhow::Result<u8> {
-    network::repair(dirs, |text| output::print_note(&format!("husk: note: {text}\n"))).await?;
+    network::repair(dirs).await?;
     for network in network::networks(dirs)?.prune(&|id| rundir::is_alive(dirs, id))? {
         output::print_line(&format!("removed {}", network.name))?;
     }

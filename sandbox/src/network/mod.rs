@@ -56,10 +56,10 @@ pub fn networks(dirs: &Dirs) -> Result<Networks> {
 /// Undoes what killed ones left of networks, namespaces, and CNI's networks.
 ///
 /// # Errors
-/// When that is not possible; what CNI's plugins say is told to `note` instead.
-pub async fn repair(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+/// When that is not possible; what CNI's plugins say is a warning.
+pub async fn repair(dirs: &Dirs) -> Result<()> {
     networks(dirs)?.repair(&|id| rundir::is_alive(dirs, id))?;
-    namespace::repair(dirs, note).await
+    namespace::repair(dirs).await
 }
 
 /// Reaches whoever follows a namespace for a running guest, if anybody does.
@@ -102,10 +102,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Makes what the guest's interfaces need. `note` receives what the user should know and is not an error.
-    pub(crate) async fn make(dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan, note: fn(&str)) -> Result<Self> {
+    /// Makes what the guest's interfaces need.
+    pub(crate) async fn make(dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan) -> Result<Self> {
         let mut this = Self::default();
-        match this.fill(dirs, dir, plan, note).await {
+        match this.fill(dirs, dir, plan).await {
             Ok(()) => Ok(this),
             Err(error) => {
                 // The reason counts; what can't be undone now is found by the next start.
@@ -122,11 +122,10 @@ impl Connection {
         hostname: &str,
         netns: Option<&Path>,
         resolv_conf: Option<&Path>,
-        note: fn(&str),
     ) -> Result<Self> {
         let mut this = Self::default();
         let filled = async {
-            namespace::repair(dirs, note).await?;
+            namespace::repair(dirs).await?;
             let resolver = Resolver { by_host: true, ..Default::default() };
             let resolver = match netns {
                 Some(path) if resolv_conf.is_some_and(named_in) => {
@@ -157,7 +156,7 @@ impl Connection {
         Ok(this)
     }
 
-    async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan, note: fn(&str)) -> Result<()> {
+    async fn fill(&mut self, dirs: &Dirs, dir: &RunDir, plan: &NetworkPlan) -> Result<()> {
         let options = &plan.options;
         let mut dns = options.dns.clone();
         let ports = plan.wanted_ports();
@@ -165,12 +164,12 @@ impl Connection {
             return Err(Error::InvalidOption("a container without a network can't publish ports".into()));
         }
         self.ports = publish::bind::bind(&ports)?;
-        namespace::repair(dirs, note).await?;
+        namespace::repair(dirs).await?;
         let mut own_names = false;
         match &options.mode {
             NetworkMode::None | NetworkMode::Container(_) => {}
             NetworkMode::Networks(wishes) => {
-                self.attach(dirs, dir, wishes, plan, note)?;
+                self.attach(dirs, dir, wishes, plan)?;
                 own_names = wishes.iter().any(|wish| wish.network != DEFAULT_NETWORK);
             }
             NetworkMode::Cni(networks) => {
@@ -183,7 +182,7 @@ impl Connection {
 
         let resolvers = resolvers::for_containers(&dns)?;
         if resolvers.conf.servers.is_empty() && !self.interfaces.is_empty() {
-            note(&no_servers(&resolvers));
+            tracing::warn!("{}", no_servers(&resolvers));
         }
         let conf = if own_names { resolvers.conf.behind_guest_resolver() } else { resolvers.conf.clone() };
         let gateways: Vec<IpAddr> = self.attachments.iter().take(1).flat_map(Attachment::gateways).collect();
@@ -225,7 +224,6 @@ impl Connection {
         dir: &RunDir,
         wishes: &[NetworkWish],
         plan: &NetworkPlan,
-        note: fn(&str),
     ) -> Result<()> {
         let networks = networks(dirs)?;
         let alive = |id: &str| rundir::is_alive(dirs, id);
@@ -248,7 +246,7 @@ impl Connection {
             )?;
             for obstacle in &attached.obstacles {
                 let remedy = obstacle.remedy().join("; ");
-                note(&format!("{obstacle}: to let containers out, run: {remedy}"));
+                tracing::warn!("{obstacle}: to let containers out, run: {remedy}");
             }
             self.attachments.push(attached.attachment);
             self.add(attached.nic, wish.limit_rx, wish.limit_tx);
@@ -304,7 +302,7 @@ impl Connection {
     }
 
     /// Begins with all that has to go on while the guest of the sandbox in `dir` runs.
-    pub(crate) fn serve(&mut self, guest: &Arc<Guest>, dir: &RunDir, note: fn(&str)) -> Result<()> {
+    pub(crate) fn serve(&mut self, guest: &Arc<Guest>, dir: &RunDir) -> Result<()> {
         let ports = std::mem::take(&mut self.ports);
         if !ports.is_empty() {
             let relay = Relay::start(ports, &self.addresses());
@@ -323,7 +321,6 @@ impl Connection {
                 control: vm::control_path(&here),
                 uid: dir.uid(),
                 dir: here,
-                note,
             };
             let guest = guest.clone();
             let (stop, stopped) = oneshot::channel();

@@ -99,8 +99,6 @@ pub(super) struct Machine {
     pub(super) guest_socket: PathBuf,
     /// Its VMM's control socket.
     pub(super) control: PathBuf,
-    /// Is told what the user should know.
-    pub(super) note: fn(&str),
 }
 
 /// What CNI's plugins made, and where.
@@ -262,7 +260,7 @@ impl Namespace {
             match update {
                 Ok(update) => self.pass_on(update, guest, machine).await,
                 Err(error) => {
-                    (machine.note)(&format!("cannot tell what changed in the network namespace: {error}"));
+                    tracing::warn!("cannot tell what changed in the network namespace: {error}");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -290,7 +288,7 @@ impl Namespace {
         let (interface, device) = match self.accept(update, machine) {
             Ok(accepted) => accepted,
             Err(error) => {
-                (machine.note)(&format!("an interface that was added is not connected: {error}"));
+                tracing::warn!("an interface that was added is not connected: {error}");
                 self.refused = Some(error);
                 return;
             }
@@ -298,11 +296,11 @@ impl Namespace {
         let owed = self.owed.remove(&interface.mac);
         let owed = Owed { device: device.or(owed.and_then(|owed| owed.device)), interface };
         if let Err(error) = give(guest, [&owed], HashMap::new()).await {
-            (machine.note)(&format!("a change of the network is not made in the container: {error}"));
+            tracing::warn!("a change of the network is not made in the container: {error}");
             self.owed.insert(owed.interface.mac, owed);
         }
         if added && let Err(error) = self.begin_with_names(guest, machine).await {
-            (machine.note)(&format!("names of the network will not be found: {error}"));
+            tracing::warn!("names of the network will not be found: {error}");
         }
     }
 
@@ -410,11 +408,11 @@ impl Plugins {
     }
 }
 
-/// Undoes what killed ones left. What plugins fail to undo is told to `note`, and tried again next time.
-pub(super) async fn repair(dirs: &Dirs, note: fn(&str)) -> Result<()> {
+/// Undoes what killed ones left. What plugins fail to undo is a warning, and tried again next time.
+pub(super) async fn repair(dirs: &Dirs) -> Result<()> {
     let alive = |id: &str| rundir::is_alive(dirs, id);
     for failure in Cni::new(&records(dirs)).repair(alive).await? {
-        note(&format!("a killed container's network is not all cleaned up: {failure}"));
+        tracing::warn!("a killed container's network is not all cleaned up: {failure}");
     }
     Ok(netns::repair(&namespaces(dirs), alive)?)
 }

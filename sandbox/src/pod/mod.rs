@@ -136,18 +136,8 @@ impl Pod {
         options: PodOptions,
     ) -> Result<Self> {
         check(&options)?;
-        let PodOptions {
-            vcpus,
-            mem_size_mib,
-            network,
-            hostname,
-            roots,
-            shares,
-            cgroup,
-            timeout,
-            note,
-            give_up,
-        } = options;
+        let PodOptions { vcpus, mem_size_mib, network, hostname, roots, shares, cgroup, timeout, give_up } =
+            options;
         let own_cgroup = match cgroup {
             Some(_) => None,
             None => Cgroup::create(dir.id(), mem_size_mib)?,
@@ -162,9 +152,9 @@ impl Pod {
         let (at_start, disks) = AtStart::of(&roots);
         let mut network = match &network {
             PodNetwork::Namespace { path, resolv_conf } => {
-                Connection::of_namespace(dirs, &hostname, Some(path), resolv_conf.as_deref(), note).await?
+                Connection::of_namespace(dirs, &hostname, Some(path), resolv_conf.as_deref()).await?
             }
-            PodNetwork::Planned(plan) => Connection::make(dirs, &dir, plan, note).await?,
+            PodNetwork::Planned(plan) => Connection::make(dirs, &dir, plan).await?,
         };
         let plan = Plan {
             vcpus,
@@ -215,7 +205,7 @@ impl Pod {
         let supervisor = tokio::spawn(supervise(process, server, cgroup.clone(), stopped, end));
         let hub = Hub::start(guest.clone());
         let (endpoints, published) = (network.endpoints(), network.published());
-        let served = network.serve(&guest, &dir, note);
+        let served = network.serve(&guest, &dir);
         let follow = network.follow();
         let control = vm::control_path(dir.path());
         let disks = Disks::new(control.clone(), guest.clone(), at_start);

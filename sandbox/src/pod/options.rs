@@ -50,8 +50,6 @@ pub struct PodOptions {
     pub cgroup: Option<PathBuf>,
     /// How long the VM may take to boot, and its agent to answer.
     pub timeout: Duration,
-    /// Receives what the user should know, and is not a failure.
-    pub note: fn(&str),
     /// Wakes when the pod is not wanted any more while it still starts.
     pub give_up: Arc<Notify>,
 }

@@ -60,7 +60,7 @@ impl Logger {
     /// Waits until it has dealt with all that it was given; not for long.
     pub(super) async fn finish(mut self) {
         if timeout(END_WITHIN, self.0.wait()).await.is_err() {
-            log::warn!("a logging program does not end, and is killed");
+            tracing::warn!("a logging program does not end, and is killed");
             let _ = self.0.kill().await;
         }
     }

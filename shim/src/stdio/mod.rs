@@ -151,7 +151,7 @@ impl Copying {
                 self.stdin = (!closed).then_some(writer);
                 self.input = Some(tokio::spawn(async move { told(feed(reader, stream).await) }));
             }
-            Err(error) => log::error!("a process has no input: {}", error.text()),
+            Err(error) => tracing::error!("a process has no input: {}", error.text()),
         }
     }
 
@@ -167,7 +167,7 @@ impl Copying {
         }
         for mut output in self.outputs {
             if timeout(DRAIN, &mut output).await.is_err() {
-                log::warn!("nobody reads the last output of a process that is deleted: it is lost");
+                tracing::warn!("nobody reads the last output of a process that is deleted: it is lost");
                 output.abort();
             }
         }
@@ -179,7 +179,7 @@ impl Copying {
 
 fn told(copied: io::Result<()>) {
     if let Err(error) = copied {
-        log::debug!("a standard stream broke: {error}");
+        tracing::debug!("a standard stream broke: {error}");
     }
 }
 

@@ -75,6 +75,6 @@ impl Tasks {
 /// What can't be taken away now goes with the pod; containerd could do nothing about it.
 fn forgiving(done: husk_sandbox::Result<()>) {
     if let Err(error) = done {
-        log::warn!("not cleaned up completely: {}", Error::from(error).text());
+        tracing::warn!("not cleaned up completely: {}", Error::from(error).text());
     }
 }

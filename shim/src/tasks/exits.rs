@@ -62,7 +62,7 @@ impl Tasks {
             }
         };
         if timeout(EXECS_END_WITHIN, all).await.is_err() {
-            log::warn!("further processes of container {id} outlive it");
+            tracing::warn!("further processes of container {id} outlive it");
         }
         if exit.oom_killed {
             self.tell_oom(&id);
@@ -84,7 +84,7 @@ impl Tasks {
             .get(&id)
             .is_ok_and(|sandbox| !matches!(sandbox.init.status, Status::Stopped(_)));
         if running {
-            log::error!("the pod's virtual machine has ended: {reason}");
+            tracing::error!("the pod's virtual machine has ended: {reason}");
             self.ended(&id, "", now(SIGNALLED + SIGKILL));
         }
     }
@@ -119,7 +119,7 @@ async fn wait(pod: &Pod, id: &str, exec_id: &str) -> Exit {
     match pod.wait(id, exec_id).await {
         Ok(exit) => exit,
         Err(error) => {
-            log::error!("container {id} is taken for killed: {}", Error::from(error).text());
+            tracing::error!("container {id} is taken for killed: {}", Error::from(error).text());
             now(SIGNALLED + SIGKILL)
         }
     }

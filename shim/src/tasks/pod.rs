@@ -110,7 +110,6 @@ impl Tasks {
             hostname: plan.hostname,
             cgroup: cgroup.clone(),
             timeout: Duration::from_secs(defaults.timeout_s),
-            note: |text| log::warn!("{text}"),
         };
         let name = format!("{}{}", pod::NAME_PREFIX, self.pod_id(id));
         let started = match RunDir::create(&self.dirs, Some(&name)) {
@@ -166,7 +165,7 @@ impl Tasks {
     pub(crate) async fn stop_pod(&self) {
         let Some(Living { pod, anchor, cgroup }) = lock(&self.pod.pod).take() else { return };
         if let Err(error) = pod.stop().await {
-            log::warn!("the pod is not cleaned up completely: {}", Error::from(error).text());
+            tracing::warn!("the pod is not cleaned up completely: {}", Error::from(error).text());
         }
         drop(anchor);
         cgroup::remove(cgroup.as_deref());

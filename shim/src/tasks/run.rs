@@ -133,7 +133,7 @@ impl Tasks {
             && signal == exits::SIGKILL
             && exec_id.is_empty()
         {
-            log::error!(
+            tracing::error!(
                 "the pod's virtual machine does not answer, and is killed in place of container {id}"
             );
             self.stop_pod().await;
