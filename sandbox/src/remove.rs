@@ -36,7 +36,14 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<
     let dir = open_dir(parent, name)?;
     for entry in names(&dir)? {
         match unlinkat(&dir, entry.as_os_str(), AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_dir(dir.as_fd(), &entry, depth)?,
+            Err(Errno::ISDIR) => remove_dir(dir.as_fd(), &entry, depth)?,
+            // What some file systems say of a directory, and all of a file that is not to be removed.
+            Err(Errno::PERM) => remove_dir(dir.as_fd(), &entry, depth).map_err(|error| {
+                match Errno::from_io_error(&error) {
+                    Some(Errno::NOTDIR) => Errno::PERM.into(),
+                    _ => error,
+                }
+            })?,
             other => other?,
         }
     }
