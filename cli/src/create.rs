@@ -206,6 +206,7 @@ fn container_options(args: &CreateOptions, attachment: Attachment) -> anyhow::Re
         milli_cpus: args.cpus,
         memory_bytes: args.memory,
         read_only: args.read_only,
+        init: args.init,
         tmpfs: args.tmpfs.clone(),
         terminal: args.tty,
         interactive: args.interactive,

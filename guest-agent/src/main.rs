@@ -65,8 +65,10 @@ enum AgentError {
 /// The C entry point: Rust's own start-up aborts when descriptors 0 to 2 are closed and there is no /dev/null, which is
 /// how a kernel without a console starts its init.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-#[cfg_attr(test, allow(dead_code, reason = "the test harness has its own"))]
 extern "C" fn main(_: libc::c_int, _: *const *const libc::c_char) -> libc::c_int {
+    if let Some(args) = container::init::args() {
+        return container::init::run(&args);
+    }
     timeline::INIT.record();
     let pid = std::process::id();
     if pid != 1 {

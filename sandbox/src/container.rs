@@ -51,6 +51,9 @@ pub struct ContainerOptions {
     pub memory_bytes: Option<u64>,
     /// No writing to the root file system.
     pub read_only: bool,
+    /// The first process is an init, which starts the program, passes signals on to it, and reaps.
+    #[serde(default)]
+    pub init: bool,
     /// Mounts of a tmpfs.
     pub tmpfs: Vec<Tmpfs>,
     /// Give the process a terminal.

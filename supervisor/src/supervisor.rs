@@ -153,7 +153,11 @@ impl Supervisor {
             rootfs: RootfsSource::Image(root),
             pids: Default::default(),
             stdio,
-            own: Some(OwnSpec { user, volumes: config.image_config.volumes.clone() }),
+            own: Some(OwnSpec {
+                user,
+                volumes: config.image_config.volumes.clone(),
+                init: config.options.init,
+            }),
         };
         let created = pod.create(request).await?;
         hub.connect(created.streams, &log).map_err(|source| Error::Io {

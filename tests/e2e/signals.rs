@@ -95,3 +95,23 @@ fn a_signal_before_the_container_runs_ends_husk() {
     running.finish().expect_code(143);
     husk.assert_nothing_left();
 }
+
+#[test]
+fn an_init_passes_signals_on_and_reaps_what_others_leave() {
+    let husk = Husk::new();
+    // An orphan is in /proc until it is reaped.
+    let script = "tr '\\0' ' ' </proc/1/cmdline | cut -d' ' -f1-4; cat /proc/1/comm; \
+                  orphan=$(sh -c 'true & echo $!'); while [ -e /proc/$orphan ]; do :; done; exit 3";
+    let output = husk.shell(&["--init", "-u", "app"], script).expect_code(3);
+    assert_eq!(output.out(), "/sbin/docker-init -- sh -c\ndocker-init\n");
+    // As first process it would not end of SIGTERM, for which it has no handler.
+    let image = environment::image(environment::BUSYBOX);
+    husk.run(["run", "-d", "--init", "--name", "one", &image, "sleep", "1000"]).expect_code(0);
+    let inspect = |template| husk.run(["inspect", "--format", template, "one"]).expect_code(0).out();
+    assert_eq!(inspect("{{.HostConfig.Init}}"), "true\n");
+    husk.run(["stop", "-t", "600", "one"]).expect_code(0);
+    assert_eq!(inspect("{{.State.ExitCode}}"), "143\n");
+    husk.run(["rm", "one"]).expect_code(0);
+    husk.run(["run", "--rm", "--init", &image, "no-such-program"]).expect_failure(127, &["no-such-program"]);
+    husk.assert_nothing_left();
+}

@@ -60,6 +60,9 @@ pub(crate) struct CreateOptions {
     /// Make the container's root file system read-only
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Run an init inside the container that forwards signals and reaps processes
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]")]
     pub(crate) tmpfs: Vec<Tmpfs>,

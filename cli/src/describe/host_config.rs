@@ -61,6 +61,9 @@ pub(super) fn host_config(config: &Config) -> Value {
     });
     if let Value::Object(description) = &mut description {
         description.extend(limits(config));
+        if config.options.init {
+            description.insert("Init".into(), true.into());
+        }
         if let tmpfs @ Value::Object(_) = tmpfs(config) {
             description.insert("Tmpfs".into(), tmpfs);
         }

@@ -22,7 +22,7 @@ use super::{
     executor::{AgentExecutor, Confinement},
     helper::{Made, Reporter},
     in_root::Root,
-    ipc, pids, rootfs, spec,
+    init, ipc, pids, rootfs, spec,
 };
 use crate::{
     failure::Failure,
@@ -40,6 +40,7 @@ pub(crate) struct NewContainer {
     pub(crate) volumes: Vec<String>,
     pub(crate) block_devices: Vec<BlockDevice>,
     pub(crate) shared_memory_bytes: u64,
+    pub(crate) init: bool,
     pub(crate) ends: ChildEnds,
     /// The console socket, with a terminal.
     pub(crate) console: Option<PathBuf>,
@@ -72,6 +73,7 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
         volumes,
         block_devices,
         shared_memory_bytes,
+        init,
         ends,
         console,
         window,
@@ -98,7 +100,8 @@ pub(crate) fn container(new: NewContainer, reporter: Reporter) -> Result<Made, F
     devices::restrict(&spec, &cgroup)
         .map_err(|e| Failure::io("cannot restrict the container's devices", &e))?;
 
-    let executor = AgentExecutor { reporter, confinement: None, window };
+    let init = if init { Some(init::program()?) } else { None };
+    let executor = AgentExecutor { reporter, confinement: None, window, init };
     let log = ErrorLog::start();
     let container = builder(&id, ends, uid, console, executor)?
         .as_init(&bundle)
@@ -130,7 +133,7 @@ pub(crate) fn process(new: NewProcess, reporter: Reporter) -> Result<Made, Failu
     }
     let file = paths::bundle(&container_id).join(format!("{exec_id}.json"));
     write_json(&file, &process)?;
-    let executor = AgentExecutor { reporter, confinement: Some(confinement), window };
+    let executor = AgentExecutor { reporter, confinement: Some(confinement), window, init: None };
     let log = ErrorLog::start();
     let built = builder(&container_id, ends, uid, console, executor)?
         .as_tenant()

@@ -7,10 +7,11 @@ use std::{
     fs::OpenOptions,
     io::Write,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use husk_protocol::agent::Reason;
@@ -26,15 +27,15 @@ use nix::{
         signal::{SigHandler, Signal, signal},
         stat::fstat,
     },
-    unistd::{AccessFlags, access, dup2_stderr, dup2_stdin, dup2_stdout, execve},
+    unistd::{AccessFlags, access, dup2_stderr, dup2_stdin, dup2_stdout, execve, fexecve},
 };
 use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp, Process, Spec};
 
-use super::helper::Reporter;
+use super::{helper::Reporter, init};
 use crate::{failure::Failure, stdio::WindowSize};
 
 /// The search path of a process whose environment has none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why a program can't be executed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,14 +49,14 @@ pub(crate) enum ExecError {
 }
 
 impl ExecError {
-    fn new(program: &str, errno: Errno) -> Self {
+    pub(super) fn new(program: &str, errno: Errno) -> Self {
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => Self::NotFound(format!("{program:?}: {}", errno.desc())),
             _ => Self::NotPermitted(format!("{program:?}: {}", errno.desc())),
         }
     }
 
-    fn exit_code(&self) -> i32 {
+    pub(super) fn exit_code(&self) -> i32 {
         match self {
             Self::NotFound(_) => 127,
             Self::NotPermitted(_) => 126,
@@ -81,6 +82,8 @@ pub(crate) struct AgentExecutor {
     pub(crate) confinement: Option<Confinement>,
     /// The terminal's first size, if it has one.
     pub(crate) window: Option<WindowSize>,
+    /// The init that starts the program, if there is to be one.
+    pub(crate) init: Option<Arc<OwnedFd>>,
 }
 
 /// What confines a further process as it does the container's first.
@@ -122,7 +125,7 @@ impl Executor for AgentExecutor {
         if let Some(window) = self.window {
             let _ = window.set(&std::io::stdin());
         }
-        let Err(error) = execute(process);
+        let Err(error) = execute(process, self.init.as_deref());
         if self.confinement.is_some() {
             let text = error.to_string();
             self.reporter.fail(&error.into());
@@ -167,7 +170,7 @@ fn own_null() -> std::io::Result<()> {
     Ok(())
 }
 
-fn execute(process: &Process) -> Result<Infallible, ExecError> {
+fn execute(process: &Process, init: Option<&OwnedFd>) -> Result<Infallible, ExecError> {
     let path = find(process)?;
     let program = path.display().to_string();
     let strings = |list: &Option<Vec<String>>| -> Result<Vec<CString>, NulError> {
@@ -184,7 +187,11 @@ fn execute(process: &Process) -> Result<Infallible, ExecError> {
     // Rust programs ignore SIGPIPE, and that would be inherited.
     // SAFETY: sets the default action, no handler; this process has one thread.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
-    execve(&path, &args, &env).map_err(|errno| ExecError::new(&program, errno))
+    let executed = match init {
+        None => execve(&path, &args, &env),
+        Some(init) => fexecve(init, &init::command(args), &env),
+    };
+    executed.map_err(|errno| ExecError::new(&program, errno))
 }
 
 /// The path of the program to execute.
@@ -202,7 +209,7 @@ fn find(process: &Process) -> Result<PathBuf, ExecError> {
 
 /// As Docker: a name with a slash is used as it is, relative to the working directory; any other is searched for in
 /// `path`, where files that can't be executed are passed over.
-fn find_in(program: &str, path: &str) -> Result<PathBuf, ExecError> {
+pub(super) fn find_in(program: &str, path: &str) -> Result<PathBuf, ExecError> {
     if program.is_empty() {
         return Err(ExecError::NotFound("no command given".to_owned()));
     }

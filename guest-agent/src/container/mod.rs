@@ -8,6 +8,7 @@ mod errors;
 mod executor;
 mod helper;
 mod in_root;
+pub(crate) mod init;
 mod ipc;
 mod limits;
 mod listing;
@@ -115,6 +116,7 @@ impl Container {
             volumes: request.volumes,
             block_devices: request.block_devices,
             shared_memory_bytes: request.shared_memory_bytes,
+            init: request.init,
             ends: child,
             console: console.as_ref().map(|c| c.path().to_owned()),
             window: WindowSize::new(stdio.rows, stdio.columns),

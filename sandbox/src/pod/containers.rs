@@ -60,7 +60,7 @@ impl Pod {
                 block_devices.push(device);
             }
             let expected = self.hub.expect(&id, "", stdio);
-            let OwnSpec { user, volumes } = own.unwrap_or_default();
+            let OwnSpec { user, volumes, init } = own.unwrap_or_default();
             let request = CreateContainerRequest {
                 container_id: id.clone(),
                 spec_json: json(&spec)?,
@@ -68,6 +68,7 @@ impl Pod {
                 stdio: Some(self.stdio(stdio, spec.process().as_ref())).into(),
                 user,
                 volumes,
+                init,
                 block_devices,
                 shared_memory_bytes: shared_memory.map_or(0, |path| size_of_shared_memory(&path)),
                 ..Default::default()

@@ -106,6 +106,8 @@ pub struct OwnSpec {
     pub user: String,
     /// Paths that stay writable when the root is read-only.
     pub volumes: Vec<String>,
+    /// The first process is an init, which starts the program, passes signals on to it, and reaps.
+    pub init: bool,
 }
 
 /// Where a container's root file system comes from.
