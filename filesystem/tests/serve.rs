@@ -1,6 +1,6 @@
 //! The program, with the VMM's own device in front of it and a driver that speaks FUSE over a queue in shared memory.
 //! Nothing is mounted by a guest. Needs root.
-#![allow(clippy::unwrap_used, reason = "it is a test")]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 #[path = "serve/driver.rs"]
 mod driver;

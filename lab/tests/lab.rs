@@ -1,6 +1,6 @@
 //! The lab as its users see it. Needs QEMU, as `make setup` installs it; every machine started here costs seconds.
 
-#![allow(clippy::unwrap_used)] // Tests.
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 use std::{
     fs,

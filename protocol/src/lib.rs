@@ -2,13 +2,13 @@
 //! ports, and the first line of a stdio stream. Also Kubernetes' description of a pod (`cri.proto`), the options of a
 //! runtime class of containerd (`runtimeoptions.proto`), and the reading of a cgroup's use, which both ends do.
 
-#[allow(
-    missing_docs,
+#[expect(
     missing_debug_implementations,
-    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     clippy::pedantic,
     clippy::unwrap_used,
-    unreachable_pub
+    reason = "it is generated"
 )]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));

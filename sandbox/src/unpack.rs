@@ -153,7 +153,7 @@ fn keep(unfinished: &Path, disk: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("write", dir))
 }
 
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "each is needed once, here")]
 async fn unpack_some(
     dirs: &Dirs,
     assets: &Assets,

@@ -1,5 +1,5 @@
 //! End-to-end tests of the containerd runtime: `ctr` as people use it, with runc's answers as the measure.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 mod faults;
 mod task_api;

@@ -71,7 +71,6 @@ fn everything(shim: &Shim, id: &str, exec_id: &str) -> Vec<String> {
     let mut ask = |method: &str, answer: String| answers.push(format!("{method} {answer}"));
     macro_rules! ask {
         ($method:literal, $message:ident { $($field:ident: $value:expr),* }) => {{
-            #[allow(clippy::needless_update)]
             let message = $message { id: id.to_owned(), $($field: $value,)* ..Default::default() };
             ask($method, shim.ask($method, &message));
         }};

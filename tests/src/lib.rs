@@ -2,7 +2,7 @@
 //! outside. The tests themselves are in `e2e/`, a file per subject; `scripts/e2e.sh` prepares what they need.
 //!
 //! A fixture that can't do its work fails the test, so fixtures panic where a program would return an error.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 pub mod containerd;
 pub mod docker;

@@ -1,5 +1,5 @@
 //! The program in its jail, with a guest that does nothing. Needs root and KVM.
-#![allow(clippy::unwrap_used, reason = "it is a test")]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 use std::{
     fs::{self, File},

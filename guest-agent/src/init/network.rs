@@ -12,7 +12,7 @@ pub(super) fn loopback_up() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    #[allow(clippy::cast_possible_truncation, reason = "the kernel's field is a short, and the flags fit")]
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel's field is a short, and the flags fit")]
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: the descriptor is an open socket, and `request` lives through the call and names an interface.

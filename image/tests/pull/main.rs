@@ -1,5 +1,5 @@
 //! Pulling from a real registry and from servers that misbehave, and loading what skopeo writes.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 mod against_registry;
 mod archives;

@@ -52,14 +52,14 @@ struct Parts {
 }
 
 #[derive(Debug, Deserialize)]
-#[allow(dead_code, reason = "only read to see that it is there")]
+#[expect(dead_code, reason = "only read to see that it is there")]
 struct Interface {
     name: String,
 }
 
 #[derive(Debug, Deserialize)]
 struct Ip {
-    #[allow(dead_code, reason = "only read to see that it is one")]
+    #[expect(dead_code, reason = "only read to see that it is one")]
     address: ipnet::IpNet,
     interface: Option<i64>,
 }

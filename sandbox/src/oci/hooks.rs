@@ -83,7 +83,6 @@ impl HostHooks {
     /// # Errors
     /// The first failure.
     pub async fn created(&self, pid: u32) -> Result<(), Error> {
-        #[allow(deprecated, reason = "old engines still set them")]
         let prestart = self.hooks.prestart().as_deref();
         self.run_all("prestart", prestart, Status::Creating, Some(pid), None).await?;
         let create = self.hooks.create_runtime().as_deref();

@@ -33,7 +33,7 @@ static STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_LEN]));
 
 #[repr(align(16))]
 struct Stack(
-    #[allow(dead_code, reason = "used by the first instructions")] core::cell::UnsafeCell<[u8; STACK_LEN]>,
+    #[expect(dead_code, reason = "used by the first instructions")] core::cell::UnsafeCell<[u8; STACK_LEN]>,
 );
 
 // SAFETY: only the stack pointer knows of it, and there is one CPU.
