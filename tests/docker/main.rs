@@ -1,5 +1,7 @@
 //! End-to-end tests with Docker: its commands as people use them, with runc's answers as the measure.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
+
+mod beside;
 
 use std::{fs, process::Command};
 

@@ -1,5 +1,5 @@
 //! End-to-end tests: husk and its VMM as a user meets them. A file per subject.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "it is a test")]
 
 mod broken_guest;
 mod check;
@@ -13,6 +13,7 @@ mod images;
 mod jail;
 mod join;
 mod kill9;
+mod kill_sweep;
 mod life;
 mod net;
 mod network;

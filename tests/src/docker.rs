@@ -32,6 +32,8 @@ const CONFIG: &str = r#"{
         "runtimeType": "io.containerd.husk.v2", "options": { "ConfigPath": "/etc/husk/large.toml" }
     } }
 }"#;
+/// husk's root, where its commands are compared with Docker's.
+pub const HOME: &str = "/lab/disk/husk";
 const IMAGE_ARCHIVE: &str = "/opt/husk-test/busybox.tar";
 const CONTAINERD_CONFIG: &str =
     "version = 2\nroot = '/lab/disk/containerd'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n";
@@ -76,6 +78,9 @@ pub fn dockerd() -> &'static [Child; 2] {
         wait_until("dockerd to answer", PATIENCE, || docker(&["version"]).code == 0);
         eprintln!("tested with Docker {}", say(&["version", "-f", "{{.Server.Version}}"]).trim());
         docker(&["load", "-i", IMAGE_ARCHIVE]).expect_code(0);
+        Running::start(Command::new("husk").args(["load", "-i", IMAGE_ARCHIVE]).env("HUSK_ROOT", HOME))
+            .finish()
+            .expect_code(0);
         [containerd, daemon]
     })
 }
