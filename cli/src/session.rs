@@ -11,11 +11,13 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
+    pin::pin,
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use husk_sandbox::stalls::Stalls;
 use husk_supervisor::{Attached, Ended, Pod};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -77,6 +79,19 @@ pub(crate) fn begin_to_wait(pod: &Pod, id: &str, exec_id: &str) -> Waiting {
     tokio::spawn(async move { pod.wait(&id, &exec_id, true).await })
 }
 
+/// Says what the container's disks wait for, and when they go on, for ever. That it can't be learned is no reason not to run.
+async fn tell_of_stalls(stalls: io::Result<Stalls>) {
+    if let Ok(mut stalls) = stalls {
+        while let Ok(now) = stalls.next().await {
+            match now {
+                Some(text) => tracing::warn!("{text}; make room there, or end the container"),
+                None => tracing::warn!("there is room again: the container goes on"),
+            }
+        }
+    }
+    std::future::pending().await
+}
+
 /// The copying of a session's streams.
 #[derive(Debug)]
 pub(crate) struct Copying {
@@ -129,8 +144,10 @@ impl Session {
         signals: &Signals,
     ) -> anyhow::Result<Outcome> {
         let mut interrupts = 0;
+        let mut stalls = pin!(tell_of_stalls(self.pod.stalls()));
         let ended = loop {
             tokio::select! {
+                () = &mut stalls => {}
                 ended = &mut waiting => break ended.context("cannot wait for the process")?,
                 Some(news) = copying.news.recv() => match news {
                     News::Detach => return Ok(Outcome::Detached),
@@ -151,7 +168,7 @@ impl Session {
                 }
             }
         };
-        let mut output = std::pin::pin!(last_output(copying.outputs));
+        let mut output = pin!(last_output(copying.outputs));
         let failed = tokio::select! {
             biased;
             failed = &mut output => failed,

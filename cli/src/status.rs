@@ -54,6 +54,8 @@ pub(crate) struct Status {
     /// The last exit code.
     pub(crate) exit_code: u8,
     pub(crate) health: Health,
+    /// A disk of it waits for room on the host.
+    pub(crate) stalled: bool,
 }
 
 impl Status {
@@ -63,6 +65,7 @@ impl Status {
         let (up, down) = (since(self.started), since(self.finished));
         match self.state {
             State::Created => "Created".into(),
+            State::Running if self.stalled => format!("Up {up} (Waiting for disk space)"),
             State::Running => match self.health {
                 Health::None => format!("Up {up}"),
                 Health::Starting => format!("Up {up} (health: starting)"),
@@ -111,7 +114,14 @@ mod tests {
             (State::Exited, Health::Healthy, 137, "Exited (137) 5 seconds ago"),
             (State::Dead, Health::None, 0, "Dead"),
         ] {
-            let status = Status { state, started: before(180), finished: before(5), exit_code, health };
+            let status = Status {
+                state,
+                started: before(180),
+                finished: before(5),
+                exit_code,
+                health,
+                stalled: false,
+            };
             assert_eq!(status.text(now), text);
         }
         let ahead = Status {
@@ -120,7 +130,10 @@ mod tests {
             finished: None,
             exit_code: 0,
             health: Health::None,
+            stalled: false,
         };
         assert_eq!(ahead.text(now), "Up Less than a second");
+        let stalled = Status { started: before(180), stalled: true, ..ahead };
+        assert_eq!(stalled.text(now), "Up 3 minutes (Waiting for disk space)");
     }
 }

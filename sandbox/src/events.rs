@@ -18,7 +18,7 @@ use crate::{
     Error, Result,
     paths::Dirs,
     store::{Config, Timestamp},
-    watch::DirWatch,
+    watch::Watch,
 };
 
 const CURRENT: &str = "events.log";
@@ -102,7 +102,7 @@ fn rotate(dir: &Path, inode: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Events {
     dir: PathBuf,
-    changes: DirWatch,
+    changes: Watch,
     /// The oldest first. A file that was renamed is read on: a writer may have opened it before.
     files: VecDeque<Tail>,
 }
@@ -122,7 +122,7 @@ impl Events {
     /// When its directory can't be made or watched.
     pub fn open(dirs: &Dirs) -> Result<Self> {
         make_private_dir(&dirs.run)?;
-        let changes = DirWatch::begin(&dirs.run).map_err(Error::io("watch", &dirs.run))?;
+        let changes = Watch::begin(&dirs.run).map_err(Error::io("watch", &dirs.run))?;
         Ok(Self { dir: dirs.run.clone(), changes, files: VecDeque::new() })
     }
 

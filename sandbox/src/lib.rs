@@ -24,6 +24,7 @@ pub mod rundir;
 pub mod signals;
 pub mod sizing;
 pub mod spec;
+pub mod stalls;
 pub mod stdio;
 pub mod store;
 pub mod timeline;

@@ -192,6 +192,11 @@ pub(crate) fn control_path(dir: &Path) -> PathBuf {
     dir.join("control")
 }
 
+/// Where the VMM of the sandbox in `dir` writes what is wrong.
+pub(crate) fn log_path(dir: &Path) -> PathBuf {
+    dir.join("vmm.log")
+}
+
 /// The VMM's process and what it leaves to read. It is killed when dropped, and it ends by itself when husk does: its
 /// lifeline hangs up.
 #[derive(Debug)]
@@ -208,7 +213,7 @@ pub(crate) struct VmProcess {
 impl VmProcess {
     fn spawn(assets: &Assets, dir: &RunDir, uid: Option<u32>, plan: Plan) -> Result<Self> {
         let (control, console, log) =
-            (control_path(dir.path()), dir.join("console.log"), dir.join("vmm.log"));
+            (control_path(dir.path()), dir.join("console.log"), log_path(dir.path()));
         let (lifeline_end, lifeline) = io::pipe().map_err(Error::io("create", "the VMM's lifeline"))?;
         let mut inherited = vec![OwnedFd::from(lifeline_end), dir.lock_for_another()?.into()];
         let [lifeline_number, lock_number] = [inherited[0].as_raw_fd(), inherited[1].as_raw_fd()];

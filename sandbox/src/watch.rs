@@ -1,23 +1,23 @@
-//! Waiting for changes of the files in a directory.
+//! Waiting for changes of a file, or of the files in a directory.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Learns of each file that is made, written, renamed or removed in one directory.
+/// Learns of each change of one file, or of each file that is made, written, renamed or removed in one directory.
 #[derive(Debug)]
-pub(crate) struct DirWatch(AsyncFd<OwnedFd>);
+pub(crate) struct Watch(AsyncFd<OwnedFd>);
 
-impl DirWatch {
+impl Watch {
     /// From now on, no change is missed. Needs a tokio runtime with I/O.
     ///
     /// # Errors
-    /// When the directory can't be watched.
-    pub(crate) fn begin(dir: &Path) -> io::Result<Self> {
+    /// When it can't be watched.
+    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
         let changes = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let wanted = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::DELETE;
-        inotify::add_watch(&changes, dir, wanted | WatchFlags::ONLYDIR)?;
+        inotify::add_watch(&changes, path, wanted)?;
         // SAFETY: `AsyncFd` owns the descriptor, and an `OwnedFd` is one and the same descriptor as long as it lives.
         Ok(Self(unsafe { AsyncFd::register_with_interest(changes, Interest::READABLE) }?))
     }

@@ -25,6 +25,7 @@ use husk_sandbox::{
     Error, Result,
     paths::Dirs,
     rundir::{self, RunDir, STREAMS_SOCKET, SUPERVISOR_LOG, SUPERVISOR_SOCKET},
+    stalls::Stalls,
     store::Store,
 };
 use protobuf::Message;
@@ -128,6 +129,14 @@ impl Pod {
     pub(crate) fn hold(&mut self, dir: RunDir, child: Child) {
         self.held = Arc::new(Mutex::new(Some(dir)));
         self.child = Arc::new(Mutex::new(Some(child)));
+    }
+
+    /// What the pod's disks wait for from now on, when the host's file system is full.
+    ///
+    /// # Errors
+    /// When its run directory can't be watched.
+    pub fn stalls(&self) -> std::io::Result<Stalls> {
+        Stalls::begin(&self.dir)
     }
 
     /// Returns when a pod that has ended is gone from the host: for those whose ports are a process's.

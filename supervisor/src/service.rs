@@ -63,6 +63,8 @@ impl Pod for Service {
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
         let StartRequest { container_id, exec_id, timeline, .. } = request;
+        // What was noted before is not about this start.
+        notes::take();
         let pid = self.whole(async move |this: Arc<Supervisor>| {
             if !exec_id.is_empty() {
                 return this.start_exec(&container_id, &exec_id).await;

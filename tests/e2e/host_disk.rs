@@ -50,8 +50,7 @@ fn run_until_it_waits(name: &str) -> String {
          mount -o remount,size=$((used + 4000))k \"$ROOT/data\"; \
          \"$HUSK\" run --rm --name writer -m 96m {name} sh -c \
          'head -c 100000000 /dev/urandom | tee /x | sha256sum; sync; sha256sum </x; exit 6' & \
-         until grep -qs 'disk .*: no space left on its host file system: writing waits' \"$ROOT\"/run/*/vmm.log; \
-         do sleep 0.2; done;"
+         until \"$HUSK\" ps --format '{{{{.Status}}}}' | grep -q 'Waiting for disk space'; do :; done;"
     )
 }
 
@@ -67,6 +66,12 @@ fn while_running_writes_wait_for_room_and_no_byte_is_lost() {
     let out = output.out();
     let [written, read] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
     assert_eq!(written, read);
+    let err = output.err();
+    assert!(
+        err.contains("scratch.img waits: no space left on its host file system; make room there"),
+        "{err}"
+    );
+    assert!(err.contains("there is room again"), "{err}");
     husk.assert_nothing_left();
 }
 

@@ -111,6 +111,7 @@ fn row(
         finished: state.finished.moment(),
         exit_code: exit_code(state.exit_code),
         health: Health::None,
+        stalled: state.stalled.is_some(),
     };
     let networks: Vec<&str> = facts.networks.iter().map(|(name, _)| name.as_str()).collect();
     let command = facts::command_line(config).join(" ");

@@ -17,7 +17,7 @@ pub(super) fn state(state: &State) -> Value {
         "Dead": status == Status::Dead,
         "Pid": state.pid,
         "ExitCode": state.exit_code,
-        "Error": state.error,
+        "Error": state.stalled.as_ref().unwrap_or(&state.error),
         "StartedAt": time(state.started),
         "FinishedAt": time(state.finished),
     })

@@ -12,7 +12,7 @@ use super::{
     ReadOptions, Record,
     reader::{Walk, unreadable},
 };
-use crate::{Result, watch::DirWatch};
+use crate::{Result, watch::Watch};
 
 /// The records that a log holds, and then those that are written, across rotations, until the container has ended.
 ///
@@ -22,7 +22,7 @@ use crate::{Result, watch::DirWatch};
 pub struct Follower<E> {
     path: PathBuf,
     walk: Walk,
-    changes: DirWatch,
+    changes: Watch,
     until: Option<Timestamp>,
     ended: Ended<E>,
 }
@@ -46,7 +46,7 @@ impl<E: Future<Output = ()> + Unpin> Follower<E> {
     pub fn open(path: &Path, options: &ReadOptions, ended: E) -> Result<Self> {
         let error = |source| unreadable(path, source);
         // Before the files are read: a change after that is not missed.
-        let changes = DirWatch::begin(path.parent().unwrap_or(Path::new("/"))).map_err(error)?;
+        let changes = Watch::begin(path.parent().unwrap_or(Path::new("/"))).map_err(error)?;
         let walk = Walk::open(path, options, true).map_err(error)?;
         let ended = Ended::NotYet(ended);
         Ok(Self { path: path.to_owned(), walk, changes, until: options.until, ended })

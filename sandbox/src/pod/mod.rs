@@ -18,6 +18,7 @@ mod options;
 mod processes;
 mod share;
 mod spec;
+mod stalls;
 pub mod state;
 mod streams;
 
@@ -40,7 +41,7 @@ use husk_protocol::{
 use husk_vmm::client::Client;
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 pub use self::options::{
@@ -107,6 +108,8 @@ struct Running {
     /// After the processes in it, which are killed with it.
     cgroup: Option<Cgroup>,
     dir: Arc<RunDir>,
+    /// What ends when this is dropped.
+    watching: JoinSet<()>,
 }
 
 /// A container, as its pod knows it.
@@ -156,6 +159,7 @@ impl Pod {
             }
             PodNetwork::Planned(plan) => Connection::make(dirs, &dir, plan).await?,
         };
+        let files = disks.clone();
         let plan = Plan {
             vcpus,
             mem_size_mib,
@@ -208,8 +212,10 @@ impl Pod {
         let served = network.serve(&guest, &dir);
         let follow = network.follow();
         let control = vm::control_path(dir.path());
+        let mut watching = JoinSet::new();
+        watching.spawn(stalls::watch(Arc::clone(&dir), files));
         let disks = Disks::new(control.clone(), guest.clone(), at_start);
-        let running = Running { stop, supervisor, network: Some(network), cgroup: own_cgroup, dir };
+        let running = Running { stop, supervisor, network: Some(network), cgroup: own_cgroup, dir, watching };
         if let Err(error) = served {
             let _ = running.end().await;
             return Err(error);
@@ -322,7 +328,8 @@ impl Pod {
 impl Running {
     /// Ends VM and server, and takes network and directory away.
     async fn end(self) -> Result<()> {
-        let Self { stop, supervisor, network, cgroup, dir } = self;
+        let Self { stop, supervisor, network, cgroup, dir, watching } = self;
+        drop(watching);
         // It has ended by itself if nobody listens.
         let _ = stop.send(());
         let close = async {

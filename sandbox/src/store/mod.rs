@@ -31,7 +31,7 @@ use husk_base::{
 pub use self::record::{
     Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
 };
-use crate::{Error, Result, paths::Dirs, remove, rundir, watch::DirWatch};
+use crate::{Error, Result, paths::Dirs, remove, rundir, stalls, watch::Watch};
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
@@ -165,6 +165,9 @@ impl Store {
                 state.lost();
             }
         }
+        if state.status.needs_supervisor() {
+            state.stalled = stalls::of(&self.dirs, &state.pod);
+        }
         Ok(Record { config: self.config(id)?, state })
     }
 
@@ -295,7 +298,7 @@ impl Store {
     /// When the directory can't be watched.
     pub async fn removed(&self, id: &str) -> Result<()> {
         let failed = || Error::io("watch", &self.containers);
-        let changes = DirWatch::begin(&self.containers).map_err(failed())?;
+        let changes = Watch::begin(&self.containers).map_err(failed())?;
         while self.dir(id).exists() {
             changes.changed().await.map_err(failed())?;
         }

@@ -249,6 +249,9 @@ pub struct State {
     pub ports: Vec<husk_network::publish::PortMapping>,
     /// Lines of output that could not be kept.
     pub lost_log_lines: u64,
+    /// What its disks wait for, while they do. Its pod says so; it is not kept.
+    #[serde(skip)]
+    pub stalled: Option<String>,
 }
 
 impl State {
