@@ -51,16 +51,14 @@ const fn character(major: i32, minor: Option<i32>) -> Rule {
     Rule { allow: true, kind: Some(CHARACTER), major: Some(major), minor, access: ALL }
 }
 
-/// Puts the spec's rules into force on a cgroup. Without rules every device may be used.
+/// Puts the spec's rules into force on a cgroup. A device that none is about may not be used.
 pub(super) fn restrict(spec: &Spec, cgroup: &Path) -> io::Result<()> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
-    let given =
-        linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    if given.is_empty() {
-        return Ok(());
-    }
-    let devices = linux.devices().iter().flatten().filter_map(of_device);
-    let rules: Vec<Rule> = given.iter().filter_map(of_rule).chain(ALWAYS).chain(devices).collect();
+    let linux = spec.linux().as_ref();
+    let given = linux.and_then(|linux| linux.resources().as_ref()?.devices().as_ref());
+    let given = given.into_iter().flatten().filter_map(of_rule);
+    let devices = linux.and_then(|linux| linux.devices().as_ref());
+    let devices = devices.into_iter().flatten().filter_map(of_device);
+    let rules: Vec<Rule> = given.chain(ALWAYS).chain(devices).collect();
     attach(&load(&program(&rules))?, &File::open(cgroup)?)
 }
 
@@ -299,6 +297,9 @@ mod tests {
         assert!(run(&code, CHARACTER, READ | WRITE, 1, 3) && run(&code, CHARACTER, READ | WRITE, 136, 9));
         assert!(run(&code, BLOCK, MKNOD, 254, 0));
         assert!(!run(&code, BLOCK, READ, 254, 0) && !run(&code, CHARACTER, READ, 1, 1));
+        // Also where the spec has no rules.
+        let code = program(&ALWAYS);
+        assert!(run(&code, CHARACTER, READ | WRITE, 1, 3) && !run(&code, BLOCK, READ, 254, 0));
     }
 
     #[test]

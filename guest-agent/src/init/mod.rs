@@ -7,7 +7,7 @@ use std::{fs, io, os::fd::AsFd};
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
-    sys::resource::{Resource, setrlimit},
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout},
 };
 
@@ -22,7 +22,7 @@ pub(crate) enum InitError {
     File { path: &'static str, source: io::Error },
     #[error("cannot bring the loopback interface up: {0}")]
     Loopback(#[source] io::Error),
-    #[error("cannot raise the limit on open files: {0}")]
+    #[error("cannot raise the limits of processes: {0}")]
     Limit(#[source] nix::Error),
 }
 
@@ -30,12 +30,15 @@ pub(crate) enum InitError {
 const MAX_FILES: u64 = 1 << 20;
 
 /// Kernel settings that containers expect, or that make the guest faster. A kernel without one of them is fine.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 5] = [
     // Grace periods are short with so few CPUs; mounts, namespaces and cgroups wait for them.
     ("/sys/kernel/rcu_expedited", "1"),
     // ping and low ports without capabilities, as in Docker.
     ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
     ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    // What databases, build tools and IDEs ask hosts for.
+    ("/proc/sys/vm/max_map_count", "262144"),
+    ("/proc/sys/fs/inotify/max_user_watches", "1048576"),
 ];
 
 /// Brings the machine from the kernel's hand-over to where containers can run.
@@ -48,6 +51,8 @@ pub(crate) fn set_up() -> Result<(), InitError> {
     }
     mounts::enable_controllers()?;
     setrlimit(Resource::RLIMIT_NOFILE, MAX_FILES, MAX_FILES).map_err(InitError::Limit)?;
+    // The kernel's own follows from the memory, and counts per user, over all containers. Theirs are limits of cgroups.
+    setrlimit(Resource::RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY).map_err(InitError::Limit)?;
     network::loopback_up().map_err(InitError::Loopback)
 }
 
