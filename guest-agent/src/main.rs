@@ -4,6 +4,7 @@
 // See `main`.
 #![cfg_attr(not(test), no_main)]
 
+mod clock;
 mod connection;
 mod container;
 mod events;

@@ -11,16 +11,17 @@ use std::{
 use async_trait::async_trait;
 use husk_protocol::{
     agent::{
-        self, ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest, ListProcessesResponse,
-        Names, Network, PlugInRequest, ProcessRef, ProcessResponse, Reason, ResizeTtyRequest,
-        SetupSandboxRequest, SignalRequest, StatsResponse, Sysctls, TimelineResponse, UnpackProgressResponse,
-        UnpackRequest, UpdateRequest, WaitResponse,
+        self, AdjustClockRequest, ContainerRef, CreateContainerRequest, Empty, EventResponse, ExecRequest,
+        ListProcessesResponse, Names, Network, PlugInRequest, ProcessRef, ProcessResponse, ReadClockResponse,
+        Reason, ResizeTtyRequest, SetupSandboxRequest, SignalRequest, StatsResponse, Sysctls,
+        TimelineResponse, UnpackProgressResponse, UnpackRequest, UpdateRequest, WaitResponse,
     },
     agent_ttrpc::Agent,
 };
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
+    clock,
     container::{self, Container, Means, Process},
     events::Events,
     failure::Failure,
@@ -262,6 +263,15 @@ impl Agent for Service {
         self.events.unwatch(&request.container_id);
         container.delete().await?;
         self.lock().remove(&request.container_id);
+        Ok(Empty::new())
+    }
+
+    async fn read_clock(&self, _: &TtrpcContext, _: Empty) -> Result<ReadClockResponse> {
+        Ok(ReadClockResponse { wall_ns: clock::now_ns(), ..Default::default() })
+    }
+
+    async fn adjust_clock(&self, _: &TtrpcContext, request: AdjustClockRequest) -> Result<Empty> {
+        clock::adjust(request.slow_by_ns)?;
         Ok(Empty::new())
     }
 

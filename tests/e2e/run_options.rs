@@ -5,6 +5,11 @@ use std::fs;
 use husk_tests::{
     environment::{BUSYBOX, REDIS, image},
     husk::Husk,
+    wait::{PATIENCE, wait_until},
+};
+use nix::{
+    sys::time::{TimeSpec, TimeValLike},
+    time::{ClockId, clock_gettime, clock_settime},
 };
 
 #[test]
@@ -187,4 +192,25 @@ fn another_kernel_boots_when_asked_for() {
     let kernel = husk.root().join("my-kernel");
     fs::copy(husk_tests::environment::guest().join("vmlinux"), &kernel).unwrap();
     husk.shell(&["--kernel", kernel.to_str().unwrap()], "uname -s").expect_out("Linux\n");
+}
+
+#[test]
+fn limits_of_the_machine_are_in_no_programs_way() {
+    let script = "cat /proc/sys/vm/max_map_count /proc/sys/fs/inotify/max_user_watches; ulimit -u; ulimit -n";
+    Husk::new().shell(&[], script).expect_out("262144\n1048576\nunlimited\n1048576\n");
+}
+
+#[test]
+fn a_step_of_the_hosts_clock_is_one_of_the_containers() {
+    let husk = Husk::new();
+    let mut running = husk.start_living(&["--name", "one"], "");
+    let seen =
+        || -> i64 { husk.run(["exec", "one", "date", "+%s"]).expect_code(0).out().trim().parse().unwrap() };
+    let now = || clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
+    for step in [100_000, -100_000] {
+        clock_settime(ClockId::CLOCK_REALTIME, now() + TimeSpec::seconds(step)).unwrap();
+        wait_until("the container's clock to follow", PATIENCE, || (seen() - now().tv_sec()).abs() < 1000);
+    }
+    running.close_stdin();
+    running.finish().expect_code(0);
 }

@@ -11,6 +11,7 @@
 //! A pod that shares no directory has neither file server nor thread. None of the mounts is seen by the host. They end with the
 //! processes that see them, however those end.
 
+mod clock;
 mod containers;
 mod disks;
 mod jailed;
@@ -214,6 +215,7 @@ impl Pod {
         let control = vm::control_path(dir.path());
         let mut watching = JoinSet::new();
         watching.spawn(stalls::watch(Arc::clone(&dir), files));
+        watching.spawn(clock::keep(Arc::clone(&guest)));
         let disks = Disks::new(control.clone(), guest.clone(), at_start);
         let running = Running { stop, supervisor, network: Some(network), cgroup: own_cgroup, dir, watching };
         if let Err(error) = served {
