@@ -82,6 +82,10 @@ fn attempt(verb: &Verb, victims: fn(&Husk, &Running) -> Vec<Process>, after: Dur
         husk.run(["rm", "-f", "one"]).expect_code(0);
     }
     assert_eq!(husk.run(["ps", "-aq"]).expect_code(0).out(), "", "{what}");
+    // Whoever comes next can have the name, and takes away what is half made and half removed.
+    for args in [CREATED, &["rm", "one"]] {
+        start(&husk, args).finish().expect_code(0);
+    }
     let left = || leftovers::of(husk.root());
     wait_until(&format!("nothing to be left, {what}"), PATIENCE, || left().is_empty());
     took

@@ -20,7 +20,6 @@ enum Fate {
 pub(crate) async fn run(dirs: &Dirs) -> anyhow::Result<u8> {
     store::remove_orphans(dirs, &rundir::clean_up(dirs)?);
     let store = Store::open(dirs)?;
-    store.sweep()?;
     let List { records, broken } = store.list()?;
     for (id, error) in broken {
         output::print_note(&format!("husk: warning: container {id}: {}\n", husk_base::chain::text(&error)));

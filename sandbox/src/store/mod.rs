@@ -19,7 +19,7 @@ mod tests;
 use std::{
     fs::{self, File},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use husk_base::{
@@ -37,6 +37,8 @@ const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const SCRATCH: &str = "scratch.img";
 const LOCK: &str = "lock";
+/// Directories of containers that are being made begin so.
+const NEW: &str = ".new-";
 /// Directories of containers that are being removed begin so.
 const REMOVED: &str = ".removed-";
 
@@ -116,16 +118,20 @@ impl Store {
             remove_orphans(&self.dirs, &[owner]);
         }
         let _all = self.lock_all()?;
-        let dir = self.dir(&config.id);
-        make_dir_inside(&dir)?;
+        self.sweep()?;
+        let (dir, new) = (self.dir(&config.id), self.containers.join(format!("{NEW}{}", config.id)));
+        // The name first: a link to nothing means nothing, and a record without its name could not be found by that.
+        self.claim_name(&config.name, &config.id)?;
         let write = || {
-            self.write_config(config)?;
-            self.write_state(&config.id, &State { pod: config.id.clone(), ..State::default() })?;
-            self.claim_name(&config.name, &config.id)
+            make_dir_inside(&new)?;
+            write_config(&new, config)?;
+            write_state(&new, &State { pod: config.id.clone(), ..State::default() })?;
+            fs::rename(&new, &dir).map_err(Error::io("create", &dir))
         };
         write().inspect_err(|_| {
             // The reason counts.
-            let _ = remove::tree(&dir);
+            let _ = remove::tree(&new);
+            self.release_name(&config.name, &config.id);
         })
     }
 
@@ -220,13 +226,7 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write_config(&self, config: &Config) -> Result<()> {
-        let path = self.dir(&config.id).join(CONFIG);
-        if config.auto_remove {
-            json_file::write_atomic(&path, config)?;
-        } else {
-            json_file::write_durable(&path, config)?;
-        }
-        Ok(())
+        write_config(&self.dir(&config.id), config)
     }
 
     /// Replaces how a container is.
@@ -234,7 +234,7 @@ impl Store {
     /// # Errors
     /// When it can't be written.
     pub fn write_state(&self, id: &str, state: &State) -> Result<()> {
-        Ok(json_file::write_atomic(&self.dir(id).join(STATE), state)?)
+        write_state(&self.dir(id), state)
     }
 
     /// Keeps other clients from changing a container; waits for one that does.
@@ -275,7 +275,7 @@ impl Store {
     /// Removes a container's record and all that is beside it. Its name is free when this begins.
     ///
     /// # Errors
-    /// When something can't be removed; it is tried again by [`Store::sweep`].
+    /// When something can't be removed; it is tried again when the next container is created.
     pub fn remove(&self, id: &str) -> Result<()> {
         let gone = self.containers.join(format!("{REMOVED}{id}"));
         {
@@ -289,7 +289,11 @@ impl Store {
                 other => other.map_err(Error::io("remove", &dir))?,
             }
         }
-        remove::tree(&gone).map_err(Error::io("remove", gone))
+        match remove::tree(&gone) {
+            // Another client has swept it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Error::io("remove", gone)),
+        }
     }
 
     /// Returns when there is no record of a container any more. Needs a tokio runtime with I/O.
@@ -305,14 +309,12 @@ impl Store {
         Ok(())
     }
 
-    /// Takes away half-removed records, which crashes left.
-    ///
-    /// # Errors
-    /// When the directory can't be read.
-    pub fn sweep(&self) -> Result<()> {
+    /// Takes away half-made and half-removed records, which crashes left; under the lock of all records.
+    fn sweep(&self) -> Result<()> {
         let entries = fs::read_dir(&self.containers).map_err(Error::io("read", &self.containers))?;
         for entry in entries.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(REMOVED)) {
+            let is_left = |name: &str| name.starts_with(NEW) || name.starts_with(REMOVED);
+            if entry.file_name().to_str().is_some_and(is_left) {
                 // Another client may be about to.
                 let _ = remove::tree(&entry.path());
             }
@@ -329,6 +331,20 @@ impl Store {
     fn lock_all(&self) -> Result<Locked> {
         Ok(Locked { _file: lock_file(&self.names.join(".lock"))? })
     }
+}
+
+fn write_config(dir: &Path, config: &Config) -> Result<()> {
+    let path = dir.join(CONFIG);
+    if config.auto_remove {
+        json_file::write_atomic(&path, config)?;
+    } else {
+        json_file::write_durable(&path, config)?;
+    }
+    Ok(())
+}
+
+fn write_state(dir: &Path, state: &State) -> Result<()> {
+    Ok(json_file::write_atomic(&dir.join(STATE), state)?)
 }
 
 /// Removes the containers among these, whose pods are dead, that were to be removed at their end.

@@ -159,14 +159,17 @@ fn records_that_can_not_be_read_are_told_and_hide_no_others() {
 }
 
 #[test]
-fn a_half_removed_container_is_removed_by_the_next_sweep() {
+fn half_made_and_half_removed_containers_go_with_the_next_ones_creation() {
     let home = home();
-    let one = home.create("one");
-    let half = home.store.containers.join(format!("{REMOVED}{}", one.id));
-    fs::rename(home.store.dir(&one.id), &half).unwrap();
-    assert!(home.store.find("one").is_err());
-    home.store.sweep().unwrap();
-    assert!(!half.exists());
+    for prefix in [NEW, REMOVED] {
+        let one = home.create("one");
+        let half = home.store.containers.join(format!("{prefix}{}", one.id));
+        fs::rename(home.store.dir(&one.id), &half).unwrap();
+        assert!(home.store.find("one").is_err() && home.store.list().unwrap().records.is_empty());
+        let next = home.create("one");
+        assert!(!half.exists());
+        home.store.remove(&next.id).unwrap();
+    }
 }
 
 #[test]
