@@ -180,6 +180,11 @@ pub fn is_alive(dirs: &Dirs, id: &str) -> bool {
     is_id(id) && is_shared(&dirs.run.join(id).join(LOCK)).unwrap_or(false)
 }
 
+/// Whether there is something of a pod that was killed.
+pub fn is_dead(dirs: &Dirs, id: &str) -> bool {
+    is_id(id) && dirs.run.join(id).is_dir() && !is_alive(dirs, id)
+}
+
 /// Whether there is anything of the pod called `name`, dead or alive.
 pub fn is_left(dirs: &Dirs, name: &str) -> bool {
     dirs.run.join(NAMES).join(name).is_symlink()

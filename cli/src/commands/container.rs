@@ -3,8 +3,9 @@
 use std::future::Future;
 
 use anyhow::{Context, bail};
+use husk_base::chain;
 use husk_sandbox::{
-    Error,
+    Error, clean_up,
     events::{self, Event},
     paths::Dirs,
     rundir,
@@ -275,9 +276,15 @@ pub(crate) async fn remove_one(dirs: &Dirs, store: &Store, id: &str, force: bool
     }
     let pod = state.map_or_else(|_| id.to_owned(), |state| state.pod);
     if pod == id {
-        let dirs = dirs.clone();
-        let gone = tokio::task::spawn_blocking(move || rundir::wait_until_gone(&dirs, &pod));
+        let (dirs_of_wait, pod_of_wait) = (dirs.clone(), pod.clone());
+        let gone = tokio::task::spawn_blocking(move || rundir::wait_until_gone(&dirs_of_wait, &pod_of_wait));
         tokio::time::timeout(GONE_WITHIN, gone).await.context("its virtual machine does not end")???;
+        if rundir::is_dead(dirs, &pod) {
+            // What can't be taken away now is tried again by the next start.
+            if let Err(error) = clean_up::after_kills(dirs).await {
+                tracing::warn!("cannot clean up after {pod}: {}", chain::text(&error));
+            }
+        }
     }
     match store.remove(id) {
         // It was to be removed at its end, and has been.
