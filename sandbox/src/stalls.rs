@@ -11,7 +11,7 @@ use crate::{paths::Dirs, watch::Watch};
 const FILE: &str = "stalled";
 
 /// What the disks of the living pod `id` wait for, if they do.
-pub(crate) fn of(dirs: &Dirs, id: &str) -> Option<String> {
+pub fn of(dirs: &Dirs, id: &str) -> Option<String> {
     fs::read_to_string(dirs.run.join(id).join(FILE)).ok()
 }
 

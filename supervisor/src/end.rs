@@ -1,12 +1,15 @@
 //! What ends a container, or has it stand still, at a client's wish; and what is taken away after its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, pin::pin, sync::Arc, time::Duration};
 
 use husk_sandbox::{
     Error, Result,
     container::ContainerOptions,
-    pod::state::{Action, Status},
-    signals,
+    pod::{
+        Pod,
+        state::{Action, Status},
+    },
+    signals, stalls,
     store::{self, Timestamp},
 };
 use tokio::time::timeout;
@@ -21,8 +24,12 @@ const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
 pub(crate) const KILLED: u32 = 128 + SIGKILL;
 /// How long a guest may take to pass a signal on, and a container to end by SIGKILL; then its VM is ended.
 const OBEY_WITHIN: Duration = Duration::from_secs(3);
-/// How long a guest may take to write what it has kept of a container's disk.
-const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+/// How long a guest that writes what it has kept of a container's disk may do nothing of the kind.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take in all, and wait for room on the host.
+const FLUSH_WITHIN: Duration = Duration::from_mins(10);
+/// What a container's record says when it did not.
+const NOT_WRITTEN: &str = "the guest did not write to the disk all that the container has written";
 
 impl Supervisor {
     /// What follows the end that clients have been told of: the VM is taken apart, or the container taken out of the pod.
@@ -56,9 +63,29 @@ impl Supervisor {
         };
         let Ok(pod) = self.pod() else { return };
         for id in kept {
-            if !matches!(timeout(FLUSH_WITHIN, pod.delete(&id)).await, Ok(Ok(()))) {
-                tracing::warn!("the guest did not write all that container {id} has written to its disk");
+            if !self.is_flushed(&pod, &id).await {
+                tracing::warn!("container {id}: {NOT_WRITTEN}");
+                // It has just been there.
+                let _ = self.change(&id, |entry| entry.state.error = NOT_WRITTEN.into());
             }
+        }
+    }
+
+    /// Whether the guest has written all of a container's disk. One that gets on with it, or waits for room on the host, is waited for.
+    async fn is_flushed(&self, pod: &Pod, id: &str) -> bool {
+        let disk = self.store.scratch(id);
+        let written = || fs::metadata(&disk).and_then(|metadata| metadata.modified()).ok();
+        let mut deleted = pin!(pod.delete_within(id, FLUSH_WITHIN));
+        let mut last = written();
+        loop {
+            if let Ok(done) = timeout(PROGRESS_WITHIN, &mut deleted).await {
+                return done.is_ok();
+            }
+            let now = written();
+            if now == last && stalls::of(&self.dirs, self.dir.id()).is_none() {
+                return false;
+            }
+            last = now;
         }
     }
 

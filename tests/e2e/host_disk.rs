@@ -87,3 +87,22 @@ fn a_container_that_waits_for_room_can_be_removed() {
     with_space(&husk, "100m", &script).expect_out("");
     husk.assert_nothing_left();
 }
+
+#[test]
+fn what_a_guest_has_still_to_write_at_a_containers_end_waits_for_room() {
+    let husk = Husk::fresh();
+    let name = image(BUSYBOX);
+    let script = format!(
+        "\"$HUSK\" pull -q {name} >&2; \"$HUSK\" run --rm {name} true; used=$(du -sk \"$ROOT/data\" | cut -f 1); \
+         mount -o remount,size=$((used + 4000))k \"$ROOT/data\"; \
+         \"$HUSK\" run --name kept {name} sh -c '[ -e /x ] || head -c 20000000 /dev/urandom >/x; sha256sum /x'; \
+         until ls \"$ROOT\"/run/*/stalled >&2; do :; done; \
+         mount -o remount,size=300m \"$ROOT/data\"; \"$HUSK\" start -a kept; \
+         \"$HUSK\" inspect -f '<{{{{.State.Error}}}}>' kept; \"$HUSK\" rm kept >&2"
+    );
+    let output = with_space(&husk, "100m", &script).expect_code(0);
+    let out = output.out();
+    let [written, read, error] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    assert_eq!((written, error), (read, "<>"));
+    husk.assert_nothing_left();
+}

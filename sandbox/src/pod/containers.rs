@@ -1,6 +1,11 @@
 //! What a pod's front end does with containers and their processes.
 
-use std::{collections::HashMap, future::Future, path::Path, time::SystemTime};
+use std::{
+    collections::HashMap,
+    future::Future,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use husk_protocol::agent::{
     ContainerRef, CreateContainerRequest, Empty, ExecRequest, ProcessInfo, ProcessRef, ProcessResponse,
@@ -8,7 +13,7 @@ use husk_protocol::agent::{
 };
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
-use ttrpc::context::Context;
+use ttrpc::context::{self, Context};
 
 use super::{
     ContainerRequest, Created, Event, Exit, Member, OwnSpec, PidNamespace, Pod, RootfsSource, StdioFlags,
@@ -244,8 +249,16 @@ impl Pod {
     /// # Errors
     /// When there is no such container, or something of it can't be taken away.
     pub async fn delete(&self, id: &str) -> Result<()> {
-        let request = container(id);
-        self.done(self.guest.agent().delete_container(self.guest.soon(), &request)).await?;
+        self.delete_within(id, self.guest.timeout()).await
+    }
+
+    /// The same, and the guest may take so long to write what it has kept of the container's disk.
+    ///
+    /// # Errors
+    /// As of [`Pod::delete`].
+    pub async fn delete_within(&self, id: &str, limit: Duration) -> Result<()> {
+        let (request, context) = (container(id), context::with_duration(limit));
+        self.done(self.guest.agent().delete_container(context, &request)).await?;
         self.forget(id).await
     }
 
