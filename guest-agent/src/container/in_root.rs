@@ -2,17 +2,25 @@
 //! links say.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2},
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat},
     sys::stat::{Mode, mkdirat},
 };
+
+const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
+/// Links in one path (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
 
 /// A root directory.
 #[derive(Debug)]
@@ -41,20 +49,15 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// Makes the directory `path` and its parents where they are missing, owned by root, and opens it.
+    /// Makes the directory `path` and its parents where they are missing, owned by root, and opens it. What a link leads to that is not
+    /// there is made, too.
     pub(crate) fn make_dir(&self, path: &Path) -> io::Result<OwnedFd> {
-        const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
         if let Ok(fd) = self.resolve(path, DIRECTORY) {
             return Ok(fd);
         }
         let mut done = PathBuf::from("/");
         let mut parent = self.resolve(&done, DIRECTORY)?;
-        for component in path.components() {
-            let name = match component {
-                Component::Normal(name) => name,
-                Component::ParentDir => "..".as_ref(),
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
-            };
+        for name in self.without_links(path)?.iter().skip(1) {
             done.push(name);
             parent = match self.resolve(&done, DIRECTORY) {
                 Err(Errno::ENOENT) => {
@@ -65,6 +68,52 @@ impl Root {
             };
         }
         Ok(parent)
+    }
+
+    /// Whether there is something at `path`.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.resolve(path, OFlag::O_PATH).is_ok()
+    }
+
+    /// The absolute path that `path` leads to, without links, also where parts of it are missing.
+    pub(crate) fn without_links(&self, path: &Path) -> io::Result<PathBuf> {
+        let names = |path: &Path| -> Vec<OsString> {
+            path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
+        };
+        let (mut done, mut left, mut links) = (PathBuf::from("/"), names(path), 0);
+        while let Some(name) = left.pop() {
+            match name.as_bytes() {
+                b"/" => done = PathBuf::from("/"),
+                b"." => {}
+                b".." => drop(done.pop()),
+                _ => {
+                    let next = done.join(&name);
+                    match self.link(&next)? {
+                        None => done = next,
+                        Some(_) if links == MAX_LINKS => return Err(Errno::ELOOP.into()),
+                        Some(target) => {
+                            links += 1;
+                            left.extend(names(&target));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Where the symbolic link at `path` leads; none of its directories is one.
+    fn link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        match self.resolve(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+            Ok(fd) => match readlinkat(&fd, c"") {
+                Ok(target) => Ok(Some(target.into())),
+                // It is no link (readlink(2): with an empty path, also ENOENT).
+                Err(Errno::EINVAL | Errno::ENOENT) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Err(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn resolve(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -79,7 +128,7 @@ impl Root {
 pub(crate) fn path_of(fd: &impl AsFd) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    Ok(PathBuf::from(nix::fcntl::readlinkat(AT_FDCWD, link.as_str())?))
+    Ok(PathBuf::from(readlinkat(AT_FDCWD, link.as_str())?))
 }
 
 #[cfg(test)]
@@ -124,8 +173,25 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         let made = root.make_dir(Path::new("/link/a/../b/c")).unwrap();
         assert_eq!(path_of(&made).unwrap(), real.canonicalize().unwrap().join("b/c"));
-        assert!(real.join("a").is_dir());
+        assert!(!real.join("a").exists());
         assert_eq!(path_of(&root.make_dir(Path::new("/real/b")).unwrap()).unwrap(), real.join("b"));
         assert!(root.make_dir(Path::new("/file/x")).is_err());
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_made_to_lead_somewhere_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        symlink("/run/resolver/conf", dir.path().join("etc/resolv.conf")).unwrap();
+        symlink("../../../run/work", dir.path().join("etc/work")).unwrap();
+        symlink("loop", dir.path().join("etc/loop")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let to = |path: &str| root.without_links(Path::new(path));
+        assert_eq!(to("/etc/resolv.conf").unwrap(), Path::new("/run/resolver/conf"));
+        assert_eq!(to("etc/./work/../x").unwrap(), Path::new("/run/x"));
+        assert_eq!(to("/etc/loop").unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
+        let made = root.make_dir(Path::new("/etc/work/deep")).unwrap();
+        assert_eq!(path_of(&made).unwrap(), dir.path().canonicalize().unwrap().join("run/work/deep"));
+        assert!(!root.has(Path::new("/etc/resolv.conf")) && root.has(Path::new("/etc/work")));
     }
 }

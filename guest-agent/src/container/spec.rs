@@ -43,6 +43,7 @@ pub(crate) fn complete(
         linux.set_cgroups_path(Some(PathBuf::from(cgroup)));
     }
     add_volumes(spec, root, volumes, readonly)?;
+    follow_dangling_links(spec, root)?;
     if let Some(process) = spec.process_mut() {
         complete_process(process, root, user)?;
         let cwd = process.cwd().clone();
@@ -94,6 +95,20 @@ fn add_volumes(spec: &mut Spec, root: &Root, volumes: &[String], readonly: bool)
                 .set_source(Some(in_root::path_of(&directory).map_err(failed)?))
                 .set_options(Some(vec!["rbind".to_owned(), "rw".to_owned()]));
             spec.mounts_mut().get_or_insert_default().push(mount);
+        }
+    }
+    Ok(())
+}
+
+/// Has mounts whose places are links that lead nowhere made where those lead: libcontainer would take the link for the place. Those of
+/// proc and sysfs are left as they are: libcontainer refuses links there, since a container could have them mounted elsewhere.
+fn follow_dangling_links(spec: &mut Spec, root: &Root) -> Result<(), Failure> {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let place = mount.destination().clone();
+        let is_special = matches!(mount.typ().as_deref(), Some("proc" | "sysfs"));
+        if !is_special && !root.has(&place) {
+            let failed = |e| Failure::io(format_args!("cannot mount on {}", place.display()), &e);
+            mount.set_destination(root.without_links(&place).map_err(failed)?);
         }
     }
     Ok(())
@@ -169,6 +184,34 @@ mod tests {
             mounts[0].source().as_deref(),
             Some(dir.path().canonicalize().unwrap().join("data/x").as_path())
         );
+    }
+
+    #[test]
+    fn mounts_on_links_that_lead_nowhere_are_made_where_those_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        for (link, to) in
+            [("etc/resolv.conf", "../run/conf"), ("proc", "/elsewhere"), ("etc/hosts", "resolv.conf")]
+        {
+            std::os::unix::fs::symlink(to, dir.path().join(link)).unwrap();
+        }
+        fs::write(dir.path().join("etc/hostname"), "").unwrap();
+        let mounts = [
+            ("bind", "/etc/resolv.conf"),
+            ("proc", "/proc"),
+            ("bind", "/etc/hosts"),
+            ("bind", "/etc/hostname"),
+        ];
+        let mounts: Vec<_> = mounts
+            .iter()
+            .map(|(typ, place)| serde_json::json!({"destination": place, "type": typ, "source": "/x"}))
+            .collect();
+        let spec = serde_json::json!({"ociVersion": "1.1.0", "mounts": mounts});
+        let mut spec: Spec = serde_json::from_value(spec).unwrap();
+        follow_dangling_links(&mut spec, &Root::open(dir.path()).unwrap()).unwrap();
+        let places: Vec<_> =
+            spec.mounts().iter().flatten().map(|mount| mount.destination().clone()).collect();
+        assert_eq!(places, ["/run/conf", "/proc", "/run/conf", "/etc/hostname"].map(PathBuf::from));
     }
 
     #[test]
