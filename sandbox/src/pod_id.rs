@@ -8,8 +8,9 @@ use crate::{Error, Result, paths::Dirs};
 
 /// Hexadecimal digits of an id that are a number of their own.
 const NUMBER_LEN: usize = 6;
-/// User ids from here on, 16 million of them, are husk's: above those that systems give to users, services and containers.
-const FIRST_UID: u32 = 2_000_000_000;
+/// User ids from here on, 16 million of them, are husk's: above those that systems give to users, services and containers, and that SSSD makes
+/// of a directory's (up to 2,000,200,000); below those that systemd calls foreign (2,147,352,576).
+const FIRST_UID: u32 = 2_100_000_000;
 
 /// A new id, whose first six digits no other container and no running pod has: user ids are made of them.
 ///
