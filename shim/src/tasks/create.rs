@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// File systems that the guest mounts by itself, if that is all there is to mount.
-const DISK_FILESYSTEMS: [&str; 3] = ["ext4", "erofs", "xfs"];
+const DISK_FILESYSTEMS: [&str; 2] = ["ext4", "erofs"];
 
 impl Tasks {
     /// Makes a container, and its pod if it is the first one. Returns its number.
