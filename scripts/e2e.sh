@@ -47,7 +47,7 @@ if [ "${1:-}" != --inside ]; then
         in_machine --timeout 1800 -- unshare --net --mount "$root/scripts/e2e.sh" --inside "$@"
         exit
     fi
-    others='test(/^(network.*|cni|join|unprivileged|hostile_guest)::/)'
+    others='test(/^(kill_sweep|network.*|cni|join|unprivileged|hostile_guest)::/)'
     if kvm_usable; then
         step "Running the end-to-end tests"
         run "all()"
