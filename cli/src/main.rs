@@ -25,9 +25,12 @@ mod times;
 mod units;
 mod unprivileged;
 
-use std::process::ExitCode;
+use std::{env, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use husk_sandbox::{paths::Dirs, timeline::Timeline};
 
 use args::{Cli, Command, ContainerCommand, ContainerVerb, ImageCommand};
@@ -40,7 +43,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to standard output and are no failure; all else is Docker's 125.
             let code = if error.use_stderr() { output::FAILURE } else { 0 };
-            let _ = error.print();
+            match unknown_flag(&error) {
+                Some(text) => output::print_note(&text),
+                None => drop(error.print()),
+            }
             return ExitCode::from(code);
         }
     };
@@ -54,8 +60,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Docker's words for a flag that there is not: clap's own advise to pass it to the container.
+fn unknown_flag(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let flag = error.get(ContextKind::InvalidArg)?;
+    let usage = match error.get(ContextKind::Usage)? {
+        ContextValue::StyledStr(usage) => usage.to_string(),
+        _ => return None,
+    };
+    let words = usage.split_whitespace().skip_while(|word| *word != "husk");
+    let command: Vec<&str> =
+        words.take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    Some(format!("husk: unknown flag: {flag}\nSee '{} --help'.\n", command.join(" ")))
+}
+
 fn execute(cli: Cli, timeline: Timeline) -> anyhow::Result<u8> {
-    let dirs = Dirs::new(cli.root.as_deref());
+    let root = cli.root.or_else(|| env::var_os("HUSK_ROOT").filter(|dir| !dir.is_empty()).map(PathBuf::from));
+    let dirs = Dirs::new(root.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match cli.command {

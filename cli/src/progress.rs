@@ -1,6 +1,7 @@
-//! Progress bars: on a terminal they move, in a pipe nothing is printed.
+//! Progress bars: on a terminal they move, in a pipe a line says what takes long.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
@@ -55,6 +56,8 @@ impl Bars {
 /// One bar for the unpacking of an image. It is drawn from the first step on: most images are unpacked already.
 pub(crate) struct UnpackBar {
     bar: ProgressBar,
+    /// That it unpacks, on the screen or in a line where there is none.
+    is_told: Cell<bool>,
 }
 
 impl UnpackBar {
@@ -62,7 +65,7 @@ impl UnpackBar {
         let total = image.layers.iter().map(|layer| layer.size).sum();
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         let bar = bar.with_style(style(BAR)).with_prefix("image").with_message("unpacking");
-        Self { bar }
+        Self { bar, is_told: Cell::new(false) }
     }
 
     /// So many bytes of the layers have been unpacked. With the last ones the bar leaves the screen to the container.
@@ -71,8 +74,12 @@ impl UnpackBar {
             self.bar.finish_and_clear();
             return;
         }
-        if self.bar.is_hidden() {
+        if self.bar.is_hidden() && !self.is_told.replace(true) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            if self.bar.is_hidden() {
+                let mib = self.bar.length().unwrap_or_default().div_ceil(1 << 20);
+                crate::output::print_note(&format!("husk: unpacking the image ({mib} MiB)\n"));
+            }
         }
         self.bar.set_position(bytes);
     }

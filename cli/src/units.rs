@@ -34,10 +34,10 @@ fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| "too large".into())
 }
 
-/// A memory limit in bytes, at least 6 MiB.
+/// A memory limit in bytes, at least 6 MiB; 0 for none.
 pub(crate) fn parse_memory(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
-        bytes if bytes < MIN_MEMORY => Err("the least memory limit is 6m".into()),
+        bytes if (1..MIN_MEMORY).contains(&bytes) => Err("the least memory limit is 6m".into()),
         bytes => Ok(bytes),
     }
 }
@@ -51,7 +51,7 @@ pub(crate) fn parse_storage(text: &str) -> Result<u64, String> {
     }
 }
 
-/// CPUs with up to three decimals, in thousandths.
+/// CPUs with up to three decimals, in thousandths; 0 for no limit.
 pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a number of CPUs from 0.01 to 32, such as 1.5";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -68,7 +68,7 @@ pub(crate) fn parse_cpus(text: &str) -> Result<u64, String> {
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| EXPECTED)? };
     let fraction: u64 = format!("{fraction:0<3}").parse().map_err(|_| EXPECTED)?;
     match whole * 1000 + fraction {
-        milli if (10..=32_000).contains(&milli) => Ok(milli),
+        milli if milli == 0 || (10..=32_000).contains(&milli) => Ok(milli),
         _ => Err(EXPECTED.into()),
     }
 }
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn cpus() {
-        for (text, milli) in [("1", 1000), ("1.5", 1500), (".5", 500), ("0.01", 10), ("32", 32_000)] {
+        for (text, milli) in [("1", 1000), ("1.5", 1500), (".5", 500), ("0.01", 10), ("32", 32_000), ("0", 0)] {
             assert_eq!(parse_cpus(text), Ok(milli), "{text}");
         }
-        for text in ["", ".", "0", "33", "1.2345", "-1", "1e3", "x"] {
+        for text in ["", ".", "0.001", "33", "1.2345", "-1", "1e3", "x"] {
             assert!(parse_cpus(text).is_err(), "{text}");
         }
     }

@@ -16,7 +16,8 @@ pub(crate) struct CreateOptions {
     #[arg(long, action = ArgAction::Help)]
     pub(crate) help: Option<bool>,
     /// Automatically remove the container when it exits
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true, hide_possible_values = true, action = ArgAction::Set)]
     pub(crate) rm: bool,
     /// Keep standard input open, even if not attached
     #[arg(short, long)]
@@ -58,10 +59,12 @@ pub(crate) struct CreateOptions {
     #[arg(short, long, value_name = "SIZE", value_parser = units::parse_memory)]
     pub(crate) memory: Option<u64>,
     /// Make the container's root file system read-only
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true, hide_possible_values = true, action = ArgAction::Set)]
     pub(crate) read_only: bool,
     /// Run an init inside the container that forwards signals and reaps processes
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true",
+          hide_default_value = true, hide_possible_values = true, action = ArgAction::Set)]
     pub(crate) init: bool,
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]")]

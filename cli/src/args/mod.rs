@@ -29,8 +29,8 @@ use crate::output;
 #[derive(Debug, Parser)]
 #[command(name = "husk", version, max_term_width = 100, propagate_version = false)]
 pub(crate) struct Cli {
-    /// Keep all state below this directory [default: /var/lib/husk and /run/husk, or the user's own]
-    #[arg(long, global = true, env = "HUSK_ROOT", value_name = "DIR")]
+    /// Keep all state below this directory [default: $HUSK_ROOT, or /var/lib/husk and /run/husk, or the user's own]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -357,11 +357,14 @@ mod tests {
 
     #[test]
     fn values_are_checked() {
+        let none = run(&["-m", "0", "--cpus", "0", "--rm=true", "--init=false", "x"]).unwrap().options;
+        assert_eq!((none.memory, none.cpus, none.rm, none.init), (Some(0), Some(0), true, false));
         assert_eq!(run(&["-m", "64m", "--cpus", "1.5", "x"]).unwrap().options.memory, Some(64 << 20));
         for bad in [
             &["-m", "1m", "x"][..],
             &["-m", "lots", "x"],
-            &["--cpus", "0", "x"],
+            &["--cpus", "0.001", "x"],
+            &["--rm=perhaps", "x"],
             &["--cpus", "-1", "x"],
             &["--name", "../x", "x"],
             &["--hostname", "a b", "x"],

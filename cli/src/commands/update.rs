@@ -54,7 +54,7 @@ fn changed(old: &Config, args: &UpdateArgs, runs: bool) -> anyhow::Result<Config
         );
         config.restart = policy.0;
     }
-    if let Some(bytes) = args.memory {
+    if let Some(bytes) = args.memory.filter(|bytes| *bytes > 0) {
         let most = sizing::usable_bytes(old.options.memory_bytes);
         ensure!(
             !runs || bytes <= most,
@@ -65,7 +65,7 @@ fn changed(old: &Config, args: &UpdateArgs, runs: bool) -> anyhow::Result<Config
         sizing::mem_size_mib(Some(bytes))?;
         config.options.memory_bytes = Some(bytes);
     }
-    if let Some(milli) = args.cpus {
+    if let Some(milli) = args.cpus.filter(|milli| *milli > 0) {
         let most = sizing::vcpus(old.options.milli_cpus)?;
         ensure!(
             !runs || milli <= u64::from(most) * 1000,
@@ -81,10 +81,10 @@ fn changed(old: &Config, args: &UpdateArgs, runs: bool) -> anyhow::Result<Config
 /// The changed limits, as an OCI spec's `linux.resources`; empty: no limit changes.
 fn resources(args: &UpdateArgs) -> Vec<u8> {
     let mut resources = serde_json::Map::new();
-    if let Some(bytes) = args.memory {
+    if let Some(bytes) = args.memory.filter(|bytes| *bytes > 0) {
         resources.insert("memory".into(), json!({ "limit": bytes, "swap": bytes }));
     }
-    if let Some(milli) = args.cpus {
+    if let Some(milli) = args.cpus.filter(|milli| *milli > 0) {
         let quota = sizing::cpu_quota_us(milli);
         resources.insert("cpu".into(), json!({ "period": sizing::CPU_PERIOD_US, "quota": quota }));
     }
