@@ -143,7 +143,8 @@ async fn find_image(dirs: &Dirs, args: &CreateOptions) -> anyhow::Result<Image> 
     let store = Images::open(&dirs.images())?;
     let reference: Reference = args.image.parse()?;
     if args.pull != PullPolicy::Always {
-        if let Some(image) = store.get(&reference)? {
+        // Also by its id, of which no registry knows.
+        if let Some(image) = store.find(&args.image)? {
             return Ok(image);
         }
         if args.pull == PullPolicy::Never {
@@ -167,7 +168,8 @@ fn layers(image: &Image) -> Layers {
     Layers {
         image: image.reference.as_ref().map_or_else(|| image.config_digest.to_string(), ToString::to_string),
         key: image.chain_id().hex().to_owned(),
-        layers: image.layers.iter().map(layer).collect(),
+        // One without a single byte adds nothing, and can't be a disk.
+        layers: image.layers.iter().filter(|layer| layer.size > 0).map(layer).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use crate::{Digest, Error, Platform, Result};
 
@@ -28,6 +28,9 @@ pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Types that an image's configuration has, the last ones by mistake of some registry or tool: Docker takes them, too.
+const CONFIG_TYPES: [&str; 6] =
+    [OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "application/json", "text/html", ""];
 
 /// What to ask a registry for.
 pub(crate) const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
@@ -69,7 +72,7 @@ struct DocumentJson {
     media_type: Option<String>,
     config: Option<DescriptorJson>,
     layers: Option<Vec<DescriptorJson>>,
-    manifests: Option<Vec<DescriptorJson>>,
+    manifests: Option<Vec<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -116,13 +119,37 @@ impl Document {
         // A document that could be read both ways is refused: two readers would see two images.
         match (json.manifests, json.config, json.layers) {
             (Some(entries), None, None) if !matches!(media_type, Some(OCI_MANIFEST | DOCKER_MANIFEST)) => {
-                Ok(Self::Index(entries.into_iter().map(|e| e.into_entry(what)).collect::<Result<_>>()?))
+                Ok(Self::Index(readable(what, entries)?))
             }
             (None, Some(config), Some(layers)) if !matches!(media_type, Some(OCI_INDEX | DOCKER_LIST)) => {
                 Ok(Self::Manifest(Manifest::check(what, config, layers)?))
             }
             _ => Err(invalid("neither an image manifest nor an image index".to_owned())),
         }
+    }
+}
+
+/// The entries of an index that can be read. The others are for somebody else; one that is wanted is missed then.
+fn readable(what: &str, entries: Vec<Value>) -> Result<Vec<IndexEntry>> {
+    let entries = entries.into_iter().map(|entry| {
+        let entry: DescriptorJson = serde_json::from_value(entry)
+            .map_err(|e| Error::Invalid { what: what.to_owned(), problem: e.to_string() })?;
+        entry.into_entry(what)
+    });
+    let (mut readable, mut wrong) = (Vec::new(), None);
+    for entry in entries {
+        match entry {
+            Ok(entry) => readable.push(entry),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    match wrong {
+        Some(error) if readable.is_empty() => Err(error),
+        Some(error) => {
+            tracing::warn!("{what}: an entry of its index is left out: {error}");
+            Ok(readable)
+        }
+        None => Ok(readable),
     }
 }
 
@@ -142,7 +169,7 @@ impl Manifest {
                 MAX_LAYERS as u64,
             ));
         }
-        if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
+        if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
             let problem = format!(
                 "it is no container image (its configuration is of type {})",
                 printable(&config.media_type)

@@ -98,7 +98,7 @@ fn a_containers_life_is_told_as_docker_tells_it() {
         "$C wait one; $C wait nobody",
         "$C logs one 2>/dev/null",
         "$C exec one true; $C pause one; $C kill one; $C top one; $C port one",
-        "$C start one; $C restart -t 5 one; $C kill -s TERM one; $C wait one",
+        "$C start one; $C restart -t 5 one; $C kill one; $C wait one",
         "$C start nobody; $C stop nobody; $C restart nobody; $C kill nobody; $C rm nobody",
         "$C start one one; $C kill -s KILL one; $C inspect -f '{{.State.ExitCode}}' one",
         "$C kill -s BOGUS one",

@@ -205,18 +205,17 @@ fn a_layer_that_does_not_match_its_digest_is_refused() {
 fn archives_and_layouts_are_loaded() {
     let husk = Husk::fresh();
     let docker = docker_archive(husk.root());
-    husk.run(["load", "-i", docker.to_str().unwrap()])
-        .expect_out(&format!("loaded docker.io/library/{LOADED}\n"));
+    husk.run(["load", "-i", docker.to_str().unwrap()]).expect_out(&format!("Loaded image: {LOADED}\n"));
     husk.run(["run", "--rm", "--pull", "never", LOADED, "echo", "from docker-archive"])
         .expect_out("from docker-archive\n");
 
     let oci = husk.root().join("oci.tar");
     skopeo_copy(&format!("oci-archive:{}:example.com/oci:tar", oci.display()));
-    husk.run_with_input(["load"], fs::read(&oci).unwrap()).expect_out("loaded example.com/oci:tar\n");
+    husk.run_with_input(["load"], fs::read(&oci).unwrap()).expect_out("Loaded image: example.com/oci:tar\n");
 
     let dir = husk.root().join("layout");
     skopeo_copy(&format!("oci:{}:example.com/oci:dir", dir.display()));
-    husk.run(["load", "--input", dir.to_str().unwrap()]).expect_out("loaded example.com/oci:dir\n");
+    husk.run(["load", "--input", dir.to_str().unwrap()]).expect_out("Loaded image: example.com/oci:dir\n");
     husk.run(["run", "--rm", "--pull", "never", "example.com/oci:dir", "echo", "from a layout"])
         .expect_out("from a layout\n");
 

@@ -21,9 +21,11 @@ pub(crate) fn run(dirs: &Dirs, args: &LoadArgs) -> anyhow::Result<u8> {
     let images = husk_image::load(&store, source, &LoadOptions::default(), &|step| bars.update(&step))?;
     bars.clear();
     for image in images {
-        let name =
-            image.reference.as_ref().map_or_else(|| image.config_digest.to_string(), ToString::to_string);
-        output::print_line(&format!("loaded {name}"))?;
+        let line = match &image.reference {
+            Some(name) => format!("Loaded image: {}", name.familiar()),
+            None => format!("Loaded image ID: {}", image.config_digest),
+        };
+        output::print_line(&line)?;
     }
     Ok(0)
 }

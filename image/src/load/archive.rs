@@ -16,22 +16,30 @@ const MAX_MEMBERS: usize = 20_000;
 /// Bytes of headers and long names between two members.
 const MAX_HEADERS: u64 = 1 << 20;
 
+/// Compressions that are not read, by their first bytes, and the programs that do.
+const FOREIGN: [(&[u8], &str, &str); 3] =
+    [(b"\xfd7zXZ\0", "xz", "xz"), (b"BZh", "bzip2", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd", "zstd")];
+
 /// Stages all regular files of a tar stream.
 pub(super) fn read(mut session: Session, source: &mut dyn Read, source_name: String) -> Result<Contents> {
     let bad =
         |problem: &str| Error::NotAnArchive { source_name: source_name.clone(), problem: problem.to_owned() };
     let mut first = Vec::new();
-    source.take(4).read_to_end(&mut first).map_err(|e| bad(&e.to_string()))?;
+    source.take(6).read_to_end(&mut first).map_err(|e| bad(&e.to_string()))?;
+    for (magic, name, program) in FOREIGN {
+        if first.starts_with(magic) {
+            let problem = format!(
+                "it is compressed with {name}: decompress it first, as in `{program} -dc FILE | husk load`"
+            );
+            return Err(bad(&problem));
+        }
+    }
     let compression = Compression::of_magic(&first);
     let whole = io::Cursor::new(first).chain(source);
     let plain: Box<dyn Read + '_> = match compression {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(MultiGzDecoder::new(whole)),
-        Compression::Zstd => {
-            return Err(bad(
-                "it is compressed with zstd: decompress it first, as in `zstd -dc FILE | husk load`",
-            ));
-        }
+        Compression::Zstd => return Err(bad("it is compressed with zstd")),
     };
 
     // The tar reader takes long names into memory whole: it may only read so much before it shows the next member.

@@ -7,6 +7,8 @@ use super::{Loader, StagedImage, synthesise};
 use crate::manifest::{MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST, OCI_MANIFEST, printable};
 use crate::{Compression, Error, Image, Reference, Result};
 
+/// How Docker writes that an image has no name.
+const NO_NAME: &str = "<none>:<none>";
 /// Images in one archive.
 const MAX_IMAGES: usize = 1000;
 
@@ -39,6 +41,7 @@ fn stage(loader: &mut Loader<'_>, image: ImageJson) -> Result<StagedImage> {
         .repo_tags
         .unwrap_or_default()
         .iter()
+        .filter(|tag| *tag != NO_NAME)
         .map(|tag| tag.parse())
         .collect::<std::result::Result<_, _>>()?;
     let what = match names.first() {

@@ -33,12 +33,22 @@ pub(super) fn load(loader: &mut Loader<'_>) -> Result<Vec<Image>> {
     if suitable.is_empty() {
         choose(&source, &images, platform)?;
     }
-    let mut loaded = Vec::new();
+    let (mut loaded, mut other) = (Vec::new(), None);
     for entry in suitable {
-        let staged = stage(loader, &entry)?;
-        loaded.extend(loader.keep(staged)?);
+        match stage(loader, &entry) {
+            Ok(staged) => loaded.extend(loader.keep(staged)?),
+            // A signature, or what else lies beside images.
+            Err(error @ Error::Unsupported { .. }) => {
+                tracing::warn!("left out: {error}");
+                other = other.or(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(loaded)
+    match other {
+        Some(error) if loaded.is_empty() => Err(error),
+        _ => Ok(loaded),
+    }
 }
 
 fn is_image(descriptor: &Descriptor) -> bool {

@@ -342,3 +342,84 @@ fn names_are_resolved_within_the_archive() {
         assert_eq!(resolve(base, name).as_deref(), expected, "{base} {name}");
     }
 }
+
+/// A docker-archive with one layer, whose entry in `manifest.json` has these tags.
+fn untagged(tags: &Value, layer: &[u8]) -> Vec<u8> {
+    let manifest = json!([{"Config": "c.json", "RepoTags": tags, "Layers": ["l.tar"]}]);
+    Tar::new()
+        .file("l.tar", layer)
+        .file("c.json", &config(&[layer], "amd64"))
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .done()
+}
+
+#[test]
+fn images_without_a_name_and_layers_without_a_byte_are_loaded() {
+    let fixture = Fixture::new();
+    for tags in [json!(null), json!([]), json!(["<none>:<none>"])] {
+        let images = fixture.load(&untagged(&tags, b"")).unwrap();
+        let [image] = &images[..] else { panic!("{tags}: {images:?}") };
+        assert_eq!((name(image), image.layers[0].size), (None, 0));
+        let id = image.config_digest.hex();
+        for id in [&image.config_digest.to_string(), id, &id[..12]] {
+            assert_eq!(fixture.store.find(id).unwrap().unwrap().config_digest, image.config_digest);
+        }
+    }
+}
+
+#[test]
+fn foreign_compressions_are_named() {
+    for (bytes, name) in
+        [(&b"\xfd7zXZ\0rest"[..], "xz"), (b"BZh91AY", "bzip2"), (b"\x28\xb5\x2f\xfdxx", "zstd")]
+    {
+        let text = Fixture::new().load(bytes).unwrap_err().to_string();
+        assert!(text.contains(&format!("compressed with {name}")) && text.contains("| husk load"), "{text}");
+    }
+}
+
+/// An OCI archive whose index lists an image, with further entries.
+fn layout_with(media_type: &str, further: Vec<Value>, further_blobs: &[&[u8]]) -> Vec<u8> {
+    let layer = Tar::new().file("etc/x", b"x").done();
+    let config = config(&[&layer], "amd64");
+    let manifest = manifest_of(media_type, &config, &[("application/vnd.oci.image.layer.v1.tar", &layer)]);
+    let mut entries = vec![entry_of(&manifest)];
+    entries.extend(further);
+    let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+    let mut tar = Tar::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    for blob in [&layer[..], &config, &manifest].iter().chain(further_blobs) {
+        tar = tar.file(&format!("blobs/sha256/{}", Digest::of(blob).hex()), blob);
+    }
+    tar.file("index.json", index.as_bytes()).done()
+}
+
+fn manifest_of(config_type: &str, config: &[u8], layers: &[(&str, &[u8])]) -> Vec<u8> {
+    let descriptor = |media_type: &str, blob: &[u8]| json!({"mediaType": media_type, "digest": Digest::of(blob), "size": blob.len()});
+    let layers: Vec<_> = layers.iter().map(|(media_type, blob)| descriptor(media_type, blob)).collect();
+    json!({"schemaVersion": 2, "config": descriptor(config_type, config), "layers": layers})
+        .to_string()
+        .into_bytes()
+}
+
+fn entry_of(manifest: &[u8]) -> Value {
+    json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(manifest), "size": manifest.len()})
+}
+
+#[test]
+fn configurations_of_odd_types_and_what_lies_beside_images_are_no_obstacle() {
+    for media_type in ["application/octet-stream", "application/json", "text/html", OCI_CONFIG] {
+        assert_eq!(
+            Fixture::new().load(&layout_with(media_type, vec![], &[])).unwrap().len(),
+            1,
+            "{media_type}"
+        );
+    }
+    let chart = layout_with("application/vnd.cncf.helm.config.v1+json", vec![], &[]);
+    let text = Fixture::new().load(&chart).unwrap_err().to_string();
+    assert!(text.contains("no container image"), "{text}");
+    let signature =
+        manifest_of(OCI_CONFIG, b"{}", &[("application/vnd.dev.cosign.simplesigning.v1+json", b"s")]);
+    let wrong =
+        json!({"mediaType": OCI_MANIFEST, "digest": "md5:1", "size": -1, "platform": {"os": "plan9"}});
+    let beside = layout_with(OCI_CONFIG, vec![entry_of(&signature), wrong], &[&signature, b"{}", b"s"]);
+    assert_eq!(Fixture::new().load(&beside).unwrap().len(), 1);
+}
