@@ -191,7 +191,8 @@ fn image_config(image: &Image) -> ImageConfig {
 fn container_options(args: &CreateOptions, attachment: Attachment) -> anyhow::Result<ContainerOptions> {
     let mut labels = Vec::new();
     for file in &args.label_file {
-        labels.extend(read_lines_file(file, "label")?);
+        // As Docker has it, a key without a value is none here.
+        labels.extend(read_lines_file(file, "label")?.into_iter().filter(|line| line.contains('=')));
     }
     labels.extend(args.label.iter().cloned());
     let label = |text: String| match text.split_once('=') {

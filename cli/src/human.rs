@@ -8,6 +8,12 @@ use crate::go_text;
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
 const BINARY: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
+/// A command line as Docker shows it: an argument with a space is in quotes.
+pub(crate) fn command_line(words: &[String]) -> String {
+    let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// Columns of a command that lists show.
 const SHORT_COMMAND: usize = 20;
 

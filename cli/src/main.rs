@@ -42,7 +42,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no failure; all else is Docker's 125.
-            let code = if error.use_stderr() { output::FAILURE } else { 0 };
+            let code = match error.kind() {
+                ErrorKind::InvalidSubcommand => 1,
+                _ if error.use_stderr() => output::FAILURE,
+                _ => 0,
+            };
             match unknown_flag(&error) {
                 Some(text) => output::print_note(&text),
                 None => drop(error.print()),

@@ -36,8 +36,8 @@ pub(crate) struct StopArgs {
     #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", allow_hyphen_values = true)]
     pub(crate) time: Option<i64>,
     /// Signal to send to the container
-    #[arg(short, long, value_name = "SIGNAL", value_parser = units::parse_signal)]
-    pub(crate) signal: Option<u32>,
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
@@ -46,8 +46,8 @@ pub(crate) struct StopArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KillArgs {
     /// Signal to send to the container
-    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = units::parse_signal)]
-    pub(crate) signal: u32,
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    pub(crate) signal: String,
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,

@@ -22,7 +22,7 @@ use crate::{
     output,
     session::{Outcome, begin_to_wait},
     signals::Signals,
-    start,
+    start, units,
 };
 
 /// Does something with each container, and prints its name. One that fails does not keep the others (as Docker has it).
@@ -137,6 +137,11 @@ pub(crate) async fn stop(dirs: &Dirs, args: &StopArgs) -> anyhow::Result<u8> {
     for_each(&args.containers, stop).await
 }
 
+/// A signal by its name or number. That there is none is told for each container (as Docker has it).
+fn signal(text: &str) -> anyhow::Result<u32> {
+    units::parse_signal(text).map_err(anyhow::Error::msg)
+}
+
 /// Has a container end, if it runs.
 async fn stop_one(
     dirs: &Dirs,
@@ -149,8 +154,9 @@ async fn stop_one(
     if !record.state.status.needs_supervisor() {
         return Ok(());
     }
+    let signal = args.signal.as_deref().map(signal).transpose()?;
     let Some(pod) = Pod::of(dirs, store, id)? else { return Ok(()) };
-    match pod.stop(id, args.time, args.signal, restarting).await {
+    match pod.stop(id, args.time, signal, restarting).await {
         // It has ended by itself meanwhile.
         Err(_) if !store.get(id).is_ok_and(|record| record.state.status.needs_supervisor()) => Ok(()),
         other => {
@@ -181,7 +187,7 @@ pub(crate) async fn kill(dirs: &Dirs, args: &KillArgs) -> anyhow::Result<u8> {
     let kill = async |name: String| {
         let (id, pod) =
             running(dirs, &store, &name).with_context(|| format!("cannot kill container: {name}"))?;
-        Ok(pod.kill(&id, args.signal).await?)
+        Ok(pod.kill(&id, signal(&args.signal)?).await?)
     };
     for_each(&args.containers, kill).await
 }
@@ -220,6 +226,10 @@ async fn wait_for(dirs: &Dirs, store: &Store, name: &str, condition: WaitConditi
     let record = store.get(&id)?;
     let runs = record.state.status.needs_supervisor();
     let mut code = record.state.exit_code;
+    if condition == WaitCondition::NotRunning {
+        // Also between two lives that its restart policy gives it.
+        return Ok(store.stopped(&id).await?.exit_code);
+    }
     if let Some(pod) = Pod::of(dirs, store, &id)?
         && (runs || condition == WaitCondition::NextExit)
     {
@@ -237,18 +247,13 @@ async fn wait_for(dirs: &Dirs, store: &Store, name: &str, condition: WaitConditi
 
 pub(crate) async fn rm(dirs: &Dirs, args: &RmArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
-    let remove = async |name: String| {
-        let id = match store.find(&name) {
-            Err(Error::NoContainer { .. }) if args.force => {
-                // As Docker: said, and not a failure.
-                output::print_note(&format!("husk: No such container: {name}\n"));
-                return Ok(());
-            }
-            found => found?,
-        };
-        remove_one(dirs, &store, &id, args.force).await
-    };
-    for_each(&args.containers, remove).await
+    // As Docker: with force, what is not there is said, and not a failure.
+    let is_missing = |name: &String| args.force && matches!(store.find(name), Err(Error::NoContainer { .. }));
+    let (missing, there): (Vec<String>, Vec<String>) = args.containers.iter().cloned().partition(is_missing);
+    for name in missing {
+        output::print_note(&format!("husk: No such container: {name}\n"));
+    }
+    for_each(&there, async |name| remove_one(dirs, &store, &store.find(&name)?, args.force).await).await
 }
 
 /// Removes a container, and ends it before if that is forced.

@@ -43,6 +43,9 @@ pub(crate) fn images(dirs: &Dirs, args: &InspectImagesArgs) -> anyhow::Result<u8
     inspect("image", &args.images, args.format.as_deref(), |name| image(dirs, name))
 }
 
+/// Docker's exit code for a template that is none.
+const BAD_TEMPLATE: u8 = 64;
+
 /// Prints what is found of these names; those that are missing are named, and do not keep the others.
 fn inspect(
     kind: &str,
@@ -50,7 +53,13 @@ fn inspect(
     format: Option<&str>,
     mut find: impl FnMut(&str) -> anyhow::Result<Option<Value>>,
 ) -> anyhow::Result<u8> {
-    let template = format.filter(|format| *format != "json").map(Template::parse).transpose()?;
+    let template = match format.filter(|format| *format != "json").map(Template::parse).transpose() {
+        Ok(template) => template,
+        Err(error) => {
+            output::print_note(&format!("{error}\n"));
+            return Ok(BAD_TEMPLATE);
+        }
+    };
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in names {
         match find(name) {

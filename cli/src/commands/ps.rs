@@ -114,7 +114,7 @@ fn row(
         stalled: state.stalled.is_some(),
     };
     let networks: Vec<&str> = facts.networks.iter().map(|(name, _)| name.as_str()).collect();
-    let command = facts::command_line(config).join(" ");
+    let command = human::command_line(&facts::command_line(config));
     let fields = ContainerRow {
         id: if whole { config.id.clone() } else { human::short_id(&config.id).to_owned() },
         names: config.name.clone(),

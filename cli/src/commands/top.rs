@@ -2,7 +2,11 @@
 
 use anyhow::{bail, ensure};
 use husk_protocol::agent::ProcessInfo;
-use husk_sandbox::{paths::Dirs, store::Store};
+use husk_sandbox::{
+    events::{self, Event},
+    paths::Dirs,
+    store::Store,
+};
 use jiff::{Timestamp, ToSpan, ZonedDateTime, tz::TimeZone};
 use unicode_width::UnicodeWidthStr;
 
@@ -18,6 +22,7 @@ pub(crate) async fn run(dirs: &Dirs, args: &TopArgs) -> anyhow::Result<u8> {
     let store = Store::open(dirs)?;
     let (id, pod) = running(dirs, &store, &args.container)?;
     let processes = pod.top(&id).await?.processes;
+    events::record(dirs, &Event::of_container(&store.config(&id)?, "top"));
     let now = Now { at: Timestamp::now(), zone: times::zone() };
     let heading = columns.iter().map(|column| column.title.clone()).collect();
     let rows =

@@ -20,6 +20,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use husk_base::{
@@ -31,12 +32,16 @@ use husk_base::{
 pub use self::record::{
     Config, ImageInfo, LOST, RestartPolicy, State, Status, Timestamp, UnknownStatus, VERSION,
 };
+use tokio::time::timeout;
+
 use crate::{Error, Result, paths::Dirs, remove, rundir, stalls, watch::Watch};
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const SCRATCH: &str = "scratch.img";
 const LOCK: &str = "lock";
+/// Whoever waits for a container looks so often whether its supervisor lives.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Directories of containers that are being made begin so.
 const NEW: &str = ".new-";
 /// Directories of containers that are being removed begin so.
@@ -293,6 +298,29 @@ impl Store {
             // Another client has swept it away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(Error::io("remove", gone)),
+        }
+    }
+
+    /// How a container is when it does not run, and is not to be started again. Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// When there is no such container any more, or its directory can't be watched.
+    pub async fn stopped(&self, id: &str) -> Result<State> {
+        let dir = self.dir(id);
+        let failed = || Error::io("watch", &dir);
+        if !self.get(id)?.state.status.needs_supervisor() {
+            return Ok(self.get(id)?.state);
+        }
+        let changes = Watch::begin(&dir).map_err(failed())?;
+        loop {
+            let state = self.get(id)?.state;
+            if !state.status.needs_supervisor() {
+                return Ok(state);
+            }
+            // A supervisor that is killed writes nothing.
+            if let Ok(changed) = timeout(LOOK_AGAIN, changes.changed()).await {
+                changed.map_err(failed())?;
+            }
         }
     }
 
