@@ -167,7 +167,7 @@ fn layers(image: &Image) -> Layers {
     };
     Layers {
         image: image.reference.as_ref().map_or_else(|| image.config_digest.to_string(), ToString::to_string),
-        key: image.chain_id().hex().to_owned(),
+        key: image.disk_key().hex().to_owned(),
         // One without a single byte adds nothing, and can't be a disk.
         layers: image.layers.iter().filter(|layer| layer.size > 0).map(layer).collect(),
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
-use crate::{Defaults, Digest, Platform, Reference, chain_id};
+use crate::{Defaults, Digest, Platform, Reference, disk_key};
 
 /// How a layer's tar stream is compressed, found by looking at its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,9 +67,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// The OCI chain id of all layers, naming the unpacked file system. Its hex part serves as a file name.
-    pub fn chain_id(&self) -> Digest {
-        chain_id(self.layers.iter().map(|layer| &layer.diff_id))
+    /// The name of the unpacked file system, whose hex part serves as a file name.
+    pub fn disk_key(&self) -> Digest {
+        disk_key(self.layers.iter().map(|layer| &layer.digest))
     }
 
     /// What the image says of how to run it.
@@ -87,8 +87,8 @@ pub struct ImageSummary {
     pub manifest_digest: Digest,
     /// Digest of the configuration: the image id.
     pub config_digest: Digest,
-    /// Chain id of the layers: the name of the unpacked disk.
-    pub chain_id: Digest,
+    /// The name of the unpacked disk.
+    pub disk_key: Digest,
     /// Bytes of all blobs of this image.
     pub size: u64,
     /// When it was built (RFC 3339), if it says so.

@@ -16,7 +16,7 @@ mod reference;
 mod store;
 
 pub use config::{Defaults, ExposedPort, Transport};
-pub use digest::{Digest, DigestError, chain_id};
+pub use digest::{Digest, DigestError, disk_key};
 pub use error::{Error, Result};
 pub use image::{Compression, Image, ImageSummary, LayerBlob};
 pub use load::{LoadOptions, Source, load};

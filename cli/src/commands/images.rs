@@ -29,7 +29,7 @@ pub(crate) fn run(dirs: &Dirs, args: &FormatArgs) -> anyhow::Result<u8> {
             digest: image.manifest_digest.to_string(),
             created: image.created.clone(),
             size_bytes: image.size,
-            unpacked: unpack::disk_of(dirs, image.chain_id.hex()).exists(),
+            unpacked: unpack::disk_of(dirs, image.disk_key.hex()).exists(),
         })
         .collect();
     if args.format == Format::Json {

@@ -59,11 +59,11 @@ fn remove(
         for deleted in &report.deleted {
             output::print_line(&format!("Deleted: {deleted}"))?;
         }
-        for chain_id in &report.freed_chain_ids {
-            let disk = unpack::disk_of(dirs, chain_id.hex());
+        for disk_key in &report.freed_disks {
+            let disk = unpack::disk_of(dirs, disk_key.hex());
             // A container that is there can be started without its image, but not without the disk.
             if sweep && !records.iter().any(|record| record.config.image.disk == disk) {
-                unpack::forget(dirs, chain_id.hex())?;
+                unpack::forget(dirs, disk_key.hex())?;
             }
         }
     }
@@ -76,14 +76,14 @@ fn remove(
 /// When that can't be found out, or the disk can't be removed.
 pub(crate) fn forget_disk(dirs: &Dirs, containers: &Store, disk: &Path) -> anyhow::Result<()> {
     let images = Images::open(&dirs.images())?.list()?;
-    if images.iter().any(|image| unpack::disk_of(dirs, image.chain_id.hex()) == disk) {
+    if images.iter().any(|image| unpack::disk_of(dirs, image.disk_key.hex()) == disk) {
         return Ok(());
     }
     let List { records, broken } = containers.list()?;
     let used = records.iter().any(|record| record.config.image.disk == disk);
     match disk.file_stem().and_then(|stem| stem.to_str()) {
-        Some(chain_id) if !used && broken.is_empty() && unpack::disk_of(dirs, chain_id) == disk => {
-            Ok(unpack::forget(dirs, chain_id)?)
+        Some(disk_key) if !used && broken.is_empty() && unpack::disk_of(dirs, disk_key) == disk => {
+            Ok(unpack::forget(dirs, disk_key)?)
         }
         _ => Ok(()),
     }

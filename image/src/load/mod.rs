@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::manifest::{Document, Manifest, OCI_CONFIG, OCI_MANIFEST, check_platform};
 use crate::store::{Lease, Record, Session, Staged};
-use crate::{BlobState, Digest, Error, Image, Platform, Progress, Reference, Result, Store, chain_id};
+use crate::{BlobState, Digest, Error, Image, Platform, Progress, Reference, Result, Store, disk_key};
 
 use contents::Contents;
 
@@ -113,7 +113,7 @@ impl Loader<'_> {
     /// Puts a staged image into the store.
     fn keep(&mut self, image: StagedImage) -> Result<Vec<Image>> {
         let config_bytes = self.contents.read(&image.config, crate::manifest::MAX_CONFIG)?;
-        let (config, diff_ids) = image.manifest.parse_config(&image.what, &config_bytes)?;
+        let (config, _) = image.manifest.parse_config(&image.what, &config_bytes)?;
         check_platform(&image.what, &config, self.platform)?;
         for layer in &image.layers {
             let state = match self.store.has_blob(&layer.digest, layer.size) {
@@ -135,7 +135,7 @@ impl Loader<'_> {
             manifest_digest: manifest.digest,
             manifest_size: manifest.size,
             config_digest: image.config.digest,
-            chain_id: chain_id(&diff_ids),
+            disk_key: disk_key(image.layers.iter().map(|layer| &layer.digest)),
             size: image.manifest.content_size(),
             created: config.created().clone(),
             source_digest: image.source_digest,

@@ -17,7 +17,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::manifest::{Descriptor, check_platform};
 use crate::store::Record;
-use crate::{BlobState, Error, Image, Platform, Progress, Reference, Result, Store, chain_id};
+use crate::{BlobState, Error, Image, Platform, Progress, Reference, Result, Store, disk_key};
 
 use client::Client;
 use download::{download, keep_bytes};
@@ -95,7 +95,7 @@ pub async fn pull(
     let config_bytes = store.read_blob(&manifest.config.digest, manifest.config.size).map_err(|problem| {
         Error::Damaged { image: name.clone(), problem: format!("configuration: {problem}") }
     })?;
-    let (config, diff_ids) = manifest.parse_config(&name, &config_bytes)?;
+    let (config, _) = manifest.parse_config(&name, &config_bytes)?;
     check_platform(&name, &config, &options.platform)?;
 
     stream::iter(missing)
@@ -114,7 +114,7 @@ pub async fn pull(
         manifest_size: resolved.bytes.len() as u64,
         manifest_digest: resolved.digest,
         config_digest: manifest.config.digest.clone(),
-        chain_id: chain_id(&diff_ids),
+        disk_key: disk_key(manifest.layers.iter().map(|layer| &layer.digest)),
         size: manifest.content_size(),
         created: config.created().clone(),
         source_digest: resolved.source_digest,

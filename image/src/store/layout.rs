@@ -16,7 +16,9 @@ const LAYOUT_VERSION: &str = "1.0.0";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
 const CONFIG: &str = "dev.husk.image.config";
-const CHAIN: &str = "dev.husk.image.chain-id";
+const DISK: &str = "dev.husk.image.disk";
+/// Its name in older stores, where disks were called after what images say of their layers.
+const OLD_DISK: &str = "dev.husk.image.chain-id";
 const SIZE: &str = "dev.husk.image.size";
 const SOURCE: &str = "dev.husk.image.source-digest";
 
@@ -28,7 +30,7 @@ pub(crate) struct Record {
     pub(crate) manifest_digest: Digest,
     pub(crate) manifest_size: u64,
     pub(crate) config_digest: Digest,
-    pub(crate) chain_id: Digest,
+    pub(crate) disk_key: Digest,
     /// Bytes of the configuration and all layers.
     pub(crate) size: u64,
     pub(crate) created: Option<String>,
@@ -174,7 +176,7 @@ impl EntryJson {
     fn from_record(record: &Record) -> Self {
         let mut annotations = BTreeMap::from([
             (CONFIG.to_owned(), record.config_digest.to_string()),
-            (CHAIN.to_owned(), record.chain_id.to_string()),
+            (DISK.to_owned(), record.disk_key.to_string()),
             (SIZE.to_owned(), record.size.to_string()),
         ]);
         let optional = [
@@ -197,7 +199,7 @@ impl EntryJson {
         Some(Record {
             reference: get(REF_NAME).map(|name| name.parse()).transpose().ok()?,
             config_digest: get(CONFIG)?.parse().ok()?,
-            chain_id: get(CHAIN)?.parse().ok()?,
+            disk_key: get(DISK).or_else(|| get(OLD_DISK))?.parse().ok()?,
             size: get(SIZE)?.parse().ok()?,
             created: get(CREATED).cloned(),
             source_digest: optional_digest(get(SOURCE)).ok()?,

@@ -92,7 +92,7 @@ impl Store {
             reference: record.reference,
             manifest_digest: record.manifest_digest,
             config_digest: record.config_digest,
-            chain_id: record.chain_id,
+            disk_key: record.disk_key,
             size: record.size,
             created: record.created,
         };

@@ -17,8 +17,8 @@ pub struct RemoveReport {
     pub untagged: Vec<Reference>,
     /// Ids of images that are gone.
     pub deleted: Vec<Digest>,
-    /// Chain ids that no image has any more: their unpacked disks can go.
-    pub freed_chain_ids: Vec<Digest>,
+    /// Keys of unpacked disks that no image has any more: they can go.
+    pub freed_disks: Vec<Digest>,
     /// Bytes of blobs removed.
     pub freed_bytes: u64,
 }
@@ -49,8 +49,8 @@ impl Store {
         self.write_records(&left)?;
         let mut report = RemoveReport { freed_bytes: self.collect(&left)?, ..RemoveReport::default() };
         for record in doomed {
-            if left.iter().all(|r| r.chain_id != record.chain_id) {
-                push_new(&mut report.freed_chain_ids, record.chain_id);
+            if left.iter().all(|r| r.disk_key != record.disk_key) {
+                push_new(&mut report.freed_disks, record.disk_key);
             }
             if left.iter().all(|r| r.config_digest != record.config_digest) {
                 push_new(&mut report.deleted, record.config_digest);

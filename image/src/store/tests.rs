@@ -47,7 +47,7 @@ fn add(store: &Store, name: Option<&str>, salt: &str, layers: &[&[u8]]) -> Recor
         manifest_digest: put(store, manifest.as_bytes()),
         manifest_size: manifest.len() as u64,
         config_digest,
-        chain_id: crate::chain_id(&digests),
+        disk_key: crate::disk_key(&digests),
         size: 1,
         created: Some("2024-05-06T07:08:09Z".to_owned()),
         source_digest: Some(Digest::of(b"index")),
@@ -80,7 +80,7 @@ fn an_image_comes_back_as_it_was_stored() {
     assert_eq!(image.layers[0].compression, Compression::None);
     assert_eq!(image.layers[1].compression, Compression::Gzip);
     assert_eq!(fs::read(&image.layers[0].path).unwrap(), b"base");
-    assert_eq!(image.chain_id(), record.chain_id);
+    assert_eq!(image.disk_key(), record.disk_key);
     assert_eq!(image.created.as_deref(), Some("2024-05-06T07:08:09Z"));
     assert_eq!(image.platform, crate::Platform::default());
     let list = store.list().unwrap();
@@ -147,7 +147,7 @@ fn removal_keeps_what_others_need() {
     let report = store.remove(&a.config_digest.hex()[..12]).unwrap();
     assert_eq!(report.untagged, ["a".parse().unwrap()]);
     assert_eq!(report.deleted, [a.config_digest]);
-    assert_eq!(report.freed_chain_ids, [a.chain_id]);
+    assert_eq!(report.freed_disks, [a.disk_key]);
     assert!(report.freed_bytes > 6);
     assert_eq!(blobs(&store), 3);
     assert_eq!(get(&store, "b").unwrap().config_digest, b.config_digest);
@@ -158,13 +158,13 @@ fn removal_keeps_what_others_need() {
 }
 
 #[test]
-fn a_chain_id_is_freed_with_its_last_image() {
+fn a_disk_key_is_freed_with_its_last_image() {
     let (_dir, store) = store();
     let a = add(&store, Some("a"), "a", &[b"same"]);
     let b = add(&store, Some("b"), "b", &[b"same"]);
-    assert_eq!(a.chain_id, b.chain_id);
-    assert_eq!(store.remove("a").unwrap().freed_chain_ids, []);
-    assert_eq!(store.remove("b").unwrap().freed_chain_ids, [a.chain_id]);
+    assert_eq!(a.disk_key, b.disk_key);
+    assert_eq!(store.remove("a").unwrap().freed_disks, []);
+    assert_eq!(store.remove("b").unwrap().freed_disks, [a.disk_key]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn images_in_both_formats_come_over_http() {
     // Docker's format has other manifests for the same layers.
     let docker = puller.pull(&format!("{}/test/docker:1", registry.host)).await.unwrap();
     assert_ne!(docker.manifest_digest, image.manifest_digest);
-    assert_eq!(docker.chain_id(), image.chain_id());
+    assert_eq!(docker.disk_key(), image.disk_key());
     assert_eq!(puller.states(&digest), [BlobState::Exists]);
 }
 
