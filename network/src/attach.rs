@@ -87,7 +87,8 @@ impl Networks {
     pub fn attach(&self, request: &AttachRequest, alive: &dyn Fn(&str) -> bool) -> Result<Attached> {
         let tap_name = tap_name(&request.sandbox_id, &request.interface)?;
         let network = self.get(&request.network)?;
-        self.repair(alive)?;
+        // What can't be taken away now is no reason not to start: this network's own leases are read below.
+        let _ = self.repair(alive);
 
         // First, since it fails when the name is taken, and goes by itself.
         let tap = link::make_tap(&tap_name)?;

@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Seek},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::{Error, Result, privilege, sizing};
@@ -15,7 +16,9 @@ const OURS: &str = "/sys/fs/cgroup/husk";
 /// vCPUs, devices, and the kernel's workers for them.
 const MAX_THREADS: u32 = 512;
 /// How long processes that were killed may take to be gone.
-const END_TIMEOUT_MS: i32 = 5000;
+const END_WITHIN: Duration = Duration::from_secs(5);
+/// The same where other starts wait for it.
+const SWEEP_WITHIN: Duration = Duration::from_millis(500);
 
 /// Whether the host has cgroups of version 2 alone.
 pub fn is_unified() -> bool {
@@ -64,14 +67,19 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // What can't be removed now is found when the sandbox's directory is swept.
-        let _ = remove(&self.path);
+        let _ = remove(&self.path, END_WITHIN);
     }
 }
 
-/// Removes what a dead sandbox left.
-pub fn sweep(id: &str) {
-    // It may never have been there; and what lives on is tried again next time.
-    let _ = remove(&path(id));
+/// Removes what a dead sandbox left, if it has left anything.
+///
+/// # Errors
+/// When something lives on in it; it has been killed, and may be gone the next time.
+pub fn sweep(id: &str) -> io::Result<()> {
+    match remove(&path(id), SWEEP_WITHIN) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn path(id: &str) -> PathBuf {
@@ -93,19 +101,31 @@ fn delegate(parent: &str) -> io::Result<()> {
     if has("memory") && has("pids") { Ok(()) } else { fs::write(file, "+memory +pids") }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Kills what is in a cgroup, and removes it when that has ended.
+fn remove(path: &Path, within: Duration) -> io::Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
         other => return other,
     }
-    let events = File::open(path.join("cgroup.events"))?;
+    let mut events = File::open(path.join("cgroup.events"))?;
     fs::write(path.join("cgroup.kill"), "1")?;
-    let mut changed = libc::pollfd { fd: events.as_raw_fd(), events: libc::POLLPRI, revents: 0 };
-    while fs::read_to_string(path.join("cgroup.events"))?.contains("populated 1") {
+    let end = Instant::now() + within;
+    // The kernel tells of changes since this file was read the last time (cgroup-v2.rst, "cgroup.events").
+    while read_again(&mut events)?.contains("populated 1") {
+        let left = end.saturating_duration_since(Instant::now());
+        let left_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        let mut changed = libc::pollfd { fd: events.as_raw_fd(), events: libc::POLLPRI, revents: 0 };
         // SAFETY: there is one structure, which lives on.
-        if unsafe { libc::poll(&raw mut changed, 1, END_TIMEOUT_MS) } == 0 {
+        if left_ms == 0 || unsafe { libc::poll(&raw mut changed, 1, left_ms) } == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
     fs::remove_dir(path)
+}
+
+fn read_again(file: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }

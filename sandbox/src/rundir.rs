@@ -250,7 +250,10 @@ fn sweep(dirs: &Dirs) -> Result<Dead> {
             continue;
         }
         if let Ok(Some(_alone)) = try_lock_file(&path.join(LOCK)) {
-            cgroup::sweep(&id);
+            if let Err(error) = cgroup::sweep(&id) {
+                tracing::warn!("cannot remove the cgroup of {id}, a killed pod: {error}");
+                continue;
+            }
             if let Err(error) = remove::tree(&path) {
                 tracing::warn!("cannot remove {}, which a killed pod left: {error}", path.display());
             }

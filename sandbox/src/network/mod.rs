@@ -125,7 +125,7 @@ impl Connection {
     ) -> Result<Self> {
         let mut this = Self::default();
         let filled = async {
-            namespace::repair(dirs).await?;
+            namespace::tidy(dirs).await;
             let resolver = Resolver { by_host: true, ..Default::default() };
             let resolver = match netns {
                 Some(path) if resolv_conf.is_some_and(named_in) => {
@@ -164,7 +164,7 @@ impl Connection {
             return Err(Error::InvalidOption("a container without a network can't publish ports".into()));
         }
         self.ports = publish::bind::bind(&ports)?;
-        namespace::repair(dirs).await?;
+        namespace::tidy(dirs).await;
         let mut own_names = false;
         match &options.mode {
             NetworkMode::None | NetworkMode::Container(_) => {}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use husk_base::{Mac, dirs::make_dir_inside};
+use husk_base::{Mac, chain, dirs::make_dir_inside, id::is_id};
 use husk_network::{
     Nic,
     cni::{self, Cni, NetworkConfig, Runtime},
@@ -414,7 +414,18 @@ pub(super) async fn repair(dirs: &Dirs) -> Result<()> {
     for failure in Cni::new(&records(dirs)).repair(alive).await? {
         tracing::warn!("a killed container's network is not all cleaned up: {failure}");
     }
-    Ok(netns::repair(&namespaces(dirs), alive)?)
+    // What has another name is not a pod's.
+    Ok(netns::repair(&namespaces(dirs), |name| !is_id(name) || alive(name))?)
+}
+
+/// The same before a start, which what can't be taken away does not stop: the next one tries again.
+pub(super) async fn tidy(dirs: &Dirs) {
+    if let Err(error) = repair(dirs).await {
+        tracing::warn!(
+            "what killed containers left of networks is not all cleaned up: {}",
+            chain::text(&error)
+        );
+    }
 }
 
 fn namespaces(dirs: &Dirs) -> PathBuf {
