@@ -6,7 +6,11 @@ use oci_spec::runtime::{
     Capabilities, Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
     LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
     LinuxResourcesBuilder, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts, get_default_readonly_paths,
+    RootBuilder, Spec, SpecBuilder, get_default_mounts,
+};
+
+pub use oci_spec::runtime::{
+    get_default_maskedpaths as masked_paths, get_default_readonly_paths as readonly_paths,
 };
 
 use crate::{
@@ -101,8 +105,8 @@ pub fn build(image: &str, defaults: &ImageConfig, options: &ContainerOptions, id
         .map_err(invalid)?;
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .masked_paths(get_default_maskedpaths())
-        .readonly_paths(get_default_readonly_paths())
+        .masked_paths(masked_paths())
+        .readonly_paths(readonly_paths())
         .cgroups_path(format!("/husk/{id}"))
         .resources(resources(options)?)
         .build()

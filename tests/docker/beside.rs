@@ -156,7 +156,9 @@ fn descriptions_have_dockers_fields() {
         "$C events --since 1h --until 0s --filter container=one --filter type=container --format '{{.Action}}' | grep -v '^exec\\|^attach' | sort -u",
     ]);
     let [docker, husk] = PROGRAMS.map(fields);
-    let missing: Vec<_> = docker.iter().filter(|field| !husk.contains(*field)).collect();
+    // What a storage driver says of itself is its own.
+    let of_driver = |field: &str| field.starts_with(".GraphDriver.Data.");
+    let missing: Vec<_> = docker.iter().filter(|field| !husk.contains(*field) && !of_driver(field)).collect();
     assert!(missing.is_empty(), "fields of Docker's description that husk's lacks: {missing:?}");
     same(&["$C rm -f one"]);
     assert_nothing_left();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use husk_network::publish::HostPort;
 use husk_sandbox::{
     logs::Driver,
+    spec,
     store::{Config, RestartPolicy},
 };
 use serde_json::{Map, Value, json};
@@ -51,6 +52,8 @@ pub(super) fn host_config(config: &Config) -> Value {
         "Privileged": false,
         "PublishAllPorts": network.publish_all,
         "ReadonlyRootfs": options.read_only,
+        "MaskedPaths": spec::masked_paths(),
+        "ReadonlyPaths": spec::readonly_paths(),
         "SecurityOpt": null,
         "UTSMode": "",
         "UsernsMode": "",
