@@ -57,7 +57,7 @@ pub(crate) fn read(input: impl Read, flags: &Flags) -> Result<Params, Error> {
 }
 
 fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Result<Params, Error> {
-    let params = match message(input, flags)? {
+    let mut params = match message(input, flags)? {
         Some(message) => Params {
             own: own(message.extensions.iter().filter_map(|extension| extension.value.as_ref()))?,
             ttrpc_address: message.containerd_ttrpc_address,
@@ -67,7 +67,7 @@ fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Resu
             by_message: true,
         },
         None => Params {
-            ttrpc_address: variable("TTRPC_ADDRESS"),
+            ttrpc_address: String::new(),
             grpc_address: flags.address.clone(),
             socket_dir: SOCKET_DIR.into(),
             debug: flags.debug,
@@ -75,6 +75,9 @@ fn parse(input: &[u8], flags: &Flags, variable: impl Fn(&str) -> String) -> Resu
             by_message: false,
         },
     };
+    if params.ttrpc_address.is_empty() {
+        params.ttrpc_address = variable("TTRPC_ADDRESS");
+    }
     if params.ttrpc_address.is_empty() {
         return Err(Error::invalid("containerd did not say where its ttrpc socket is (TTRPC_ADDRESS)"));
     }
@@ -181,6 +184,14 @@ mod tests {
             (reply.version, reply.address.as_str(), reply.protocol.as_str()),
             (3, "unix:///s", "ttrpc")
         );
+    }
+
+    #[test]
+    fn a_message_without_a_ttrpc_address_leaves_it_to_the_environment() {
+        let message = BootstrapParams { containerd_ttrpc_address: String::new(), ..given() };
+        let bytes = message.write_to_bytes().unwrap();
+        assert_eq!(parse(&bytes, &flags(), environment).unwrap().ttrpc_address, "/run/c.sock.ttrpc");
+        assert!(parse(&bytes, &flags(), |_| String::new()).is_err());
     }
 
     #[test]

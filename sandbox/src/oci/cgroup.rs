@@ -42,6 +42,14 @@ pub fn make(relative: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Whether what is in the cgroup above has no limit of memory together: the kubelet gives a pod one if all its containers have theirs. Where that
+/// can't be seen, it has.
+pub fn is_unlimited_above(relative: &Path) -> bool {
+    let above = absolute(relative);
+    let limit = above.parent().map(|above| fs::read_to_string(above.join("memory.max")));
+    limit.is_some_and(|limit| limit.is_ok_and(|limit| limit.trim() == "max"))
+}
+
 /// Where a cgroup is.
 pub fn absolute(relative: &Path) -> PathBuf {
     Path::new(ROOT).join(relative)

@@ -45,12 +45,14 @@ pub fn plan(id: &str, spec: &Spec, defaults: &PodDefaults) -> Result<PodPlan, Er
     let empty = Annotations::new();
     let annotations = spec.annotations().as_ref().unwrap_or(&empty);
     let choices = Choices { annotations, defaults };
+    let cgroup = cgroup::of(spec);
+    let of_all = !cgroup.as_deref().is_some_and(cgroup::is_unlimited_above);
     Ok(PodPlan {
         vcpus: vcpus(spec, &choices)?,
-        mem_size_mib: mem_size_mib(spec, &choices)?,
+        mem_size_mib: mem_size_mib(spec, &choices, of_all)?,
         network: network(spec)?,
         hostname: hostname(id, spec),
-        cgroup: cgroup::of(spec),
+        cgroup,
     })
 }
 
@@ -101,14 +103,19 @@ fn vcpus(spec: &Spec, choices: &Choices<'_>) -> Result<u8, Error> {
     Ok(sizing::nearest_vcpus(wanted))
 }
 
-fn mem_size_mib(spec: &Spec, choices: &Choices<'_>) -> Result<u32, Error> {
+/// `of_all`: the limits that the runtime gave together are those of all containers. Of a pod where one has none they are of the others.
+fn mem_size_mib(spec: &Spec, choices: &Choices<'_>, of_all: bool) -> Result<u32, Error> {
     let memory = spec.linux().as_ref().and_then(|linux| *linux.resources().as_ref()?.memory());
     let of_container =
         memory.and_then(|memory| u64::try_from(memory.limit()?).ok()).filter(|bytes| *bytes > 0);
-    let size = match (choices.chosen(MEMORY_ANNOTATION)?, choices.number(MEMORY).or(of_container)) {
-        (Some(mib), _) => sizing::checked_mem_size(mib),
-        (None, Some(bytes)) => sizing::with_guest(bytes),
-        (None, None) => Ok(choices.defaults.mem_size_mib),
+    let default_mib = choices.defaults.mem_size_mib;
+    let size = match (choices.chosen(MEMORY_ANNOTATION)?, choices.number(MEMORY), of_container) {
+        (Some(mib), ..) => sizing::checked_mem_size(mib),
+        (None, Some(bytes), _) if !of_all => {
+            sizing::with_guest(bytes.saturating_add(u64::from(default_mib) << 20))
+        }
+        (None, Some(bytes), _) | (None, None, Some(bytes)) => sizing::with_guest(bytes),
+        (None, None, None) => Ok(default_mib),
     };
     size.map_err(Error::Size)
 }
@@ -178,6 +185,16 @@ mod tests {
         let resources = json!({ "cpu": { "quota": -1 }, "memory": { "limit": -1 } });
         let plan = planned(json!({ "linux": { "resources": resources }, "annotations": annotations }));
         assert_eq!((plan.vcpus, plan.mem_size_mib), (3, PodDefaults::default().mem_size_mib));
+    }
+
+    #[test]
+    fn containers_without_a_limit_have_the_default_beside_the_limits_of_others() {
+        let defaults = PodDefaults { mem_size_mib: 512, ..PodDefaults::default() };
+        let spec = spec(json!({ "annotations": { MEMORY: "67108864" } }));
+        let annotations = spec.annotations().clone().unwrap();
+        let choices = Choices { annotations: &annotations, defaults: &defaults };
+        let [all, some] = [true, false].map(|of_all| mem_size_mib(&spec, &choices, of_all).unwrap());
+        assert_eq!((all, some), (160, 160 + 512));
     }
 
     #[test]

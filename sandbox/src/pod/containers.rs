@@ -31,6 +31,9 @@ const MAX_TEXT: usize = 128;
 /// What engines make a pod's shared memory, in bytes.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 
+/// How long a guest's next event is not asked for.
+const BETWEEN_EVENTS: Duration = Duration::from_millis(20);
+
 /// Why a directory can't be shared with a guest that was started without.
 const NO_SHARES: &str = "the pod's virtual machine was started without directories of the host: mount them in the pod's first container, too";
 
@@ -232,6 +235,8 @@ impl Pod {
     /// When the VM ends.
     pub async fn next_event(&self) -> Result<Event> {
         let event = self.done(self.guest.agent().next_event(Context::default(), &Empty::default())).await?;
+        // A guest that has something to say all the time is not listened to all the time.
+        tokio::time::sleep(BETWEEN_EVENTS).await;
         Ok(Event::Oom { container_id: event.container_id })
     }
 

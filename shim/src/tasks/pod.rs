@@ -178,8 +178,11 @@ impl Tasks {
         }
     }
 
-    /// Tells that a container lacks memory, once.
+    /// Tells that a container lacks memory, once. The guest may say anything.
     pub(super) fn tell_oom(&self, id: &str) {
+        if self.containers().get(id).is_err() {
+            return;
+        }
         if lock(&self.told_oom).insert(id.to_owned()) {
             let event = TaskOOM { container_id: id.to_owned(), ..TaskOOM::default() };
             self.publisher.publish(topics::TASK_OOM_EVENT_TOPIC, &event);

@@ -1,6 +1,6 @@
 //! What is done with containers and processes that are there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use containerd_shim_protos::{
     events::task::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart},
@@ -11,8 +11,13 @@ use husk_sandbox::{
     pod::state::{Action, Status},
 };
 
+use tokio::time::timeout;
+
 use super::{Tasks, exits, lock};
 use crate::{error::Error, stdio};
+
+/// How long a container may take to end when its first process was killed. One that waits for a disk may need some of it.
+const KILLED_WITHIN: Duration = Duration::from_secs(30);
 
 impl Tasks {
     /// Lets a process run. Returns its number.
@@ -112,7 +117,13 @@ impl Tasks {
     ///
     /// # Errors
     /// When there is no such process, it has ended, or does not run yet.
-    pub(crate) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<(), Error> {
+    pub(crate) async fn kill(
+        self: &Arc<Self>,
+        id: &str,
+        exec_id: &str,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), Error> {
         if all
             && exec_id.is_empty()
             && matches!(self.containers().process(id, "")?.status, Status::Stopped(_))
@@ -129,17 +140,30 @@ impl Tasks {
         }
         // As runc's shim: all of a container are meant only with its first process.
         let signalled = self.pod()?.signal(id, exec_id, signal, all && exec_id.is_empty()).await;
-        if let Err(Sandbox::AgentTimeout { .. }) = signalled
-            && signal == exits::SIGKILL
-            && exec_id.is_empty()
-        {
+        if signal != exits::SIGKILL || !exec_id.is_empty() {
+            return Ok(signalled?);
+        }
+        if let Err(Sandbox::AgentTimeout { .. }) = signalled {
             tracing::error!(
                 "the pod's virtual machine does not answer, and is killed in place of container {id}"
             );
             self.stop_pod().await;
             return Ok(());
         }
-        Ok(signalled?)
+        signalled?;
+        tokio::spawn(Arc::clone(self).see_to_the_end(id.to_owned()));
+        Ok(())
+    }
+
+    /// Ends the VM when a container does not end whose first process was killed: the guest may say so and not do it.
+    async fn see_to_the_end(self: Arc<Self>, id: String) {
+        let Ok(mut exit) = self.containers().process(&id, "").map(|process| process.watch_exit()) else {
+            return;
+        };
+        if timeout(KILLED_WITHIN, exit.wait_for(Option::is_some)).await.is_err() {
+            tracing::error!("container {id} does not end by SIGKILL: its pod's virtual machine is killed");
+            self.stop_pod().await;
+        }
     }
 
     /// Stops all processes of a container where they are.
