@@ -13,6 +13,8 @@ use crate::{
     atomic::{self, Durable},
 };
 
+/// Most files are shorter, and read at once.
+const LIKELY_LEN: usize = 4096;
 /// Most bytes that a file may have: 16 MiB.
 pub const MAX_LEN: u64 = 16 << 20;
 
@@ -80,7 +82,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JsonFileError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(IoError::of("open", path)(error).into()),
     };
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(LIKELY_LEN);
     let len = file.take(MAX_LEN + 1).read_to_end(&mut content).map_err(IoError::of("read", path))?;
     if len as u64 > MAX_LEN {
         return Err(JsonFileError::TooLong { path: path.into() });

@@ -28,7 +28,11 @@ pub(crate) fn run(dirs: &Dirs, args: &PsArgs) -> anyhow::Result<u8> {
     };
     let filters = ContainerFilters::parse(&args.filter)?;
     let store = Store::open(dirs)?;
-    let List { records, broken } = store.list()?;
+    let limit = if args.latest { Some(1) } else { usize::try_from(args.last).ok().filter(|last| *last > 0) };
+    let all = args.all || limit.is_some() || filters.include_stopped();
+    // Filters may compare with containers that are not shown.
+    let List { records, broken } =
+        if all || !args.filter.is_empty() { store.list()? } else { store.running()? };
     for (id, error) in &broken {
         let error = husk_base::chain::text(error);
         output::print_note(&format!(
@@ -39,8 +43,6 @@ pub(crate) fn run(dirs: &Dirs, args: &PsArgs) -> anyhow::Result<u8> {
     let facts: Vec<Facts> = records.iter().map(Facts::of).collect();
     let views: Vec<Container<'_>> =
         records.iter().zip(&facts).map(|(record, facts)| facts.view(record)).collect();
-    let limit = if args.latest { Some(1) } else { usize::try_from(args.last).ok().filter(|last| *last > 0) };
-    let all = args.all || limit.is_some() || filters.include_stopped();
     let selected = filters.select(&views)?;
     let shown = selected.into_iter().filter(|index| all || views[*index].state.needs_supervisor());
     let with_size = args.size || format.uses("Size");

@@ -168,7 +168,10 @@ impl Store {
     /// # Errors
     /// When there is none of this id, or it can't be read.
     pub fn get(&self, id: &str) -> Result<Record> {
-        let mut state = self.state(id)?;
+        self.record(id, self.state(id)?)
+    }
+
+    fn record(&self, id: &str, mut state: State) -> Result<Record> {
         if state.status.needs_supervisor() && !rundir::is_alive(&self.dirs, &state.pod) {
             // It may have ended properly between the two looks.
             state = self.state(id)?;
@@ -187,9 +190,18 @@ impl Store {
     /// # Errors
     /// When the directory can't be read.
     pub fn list(&self) -> Result<List> {
+        self.list_of(|_| true)
+    }
+
+    fn list_of(&self, is_wanted: impl Fn(&State) -> bool) -> Result<List> {
         let List { mut records, mut broken } = List::default();
         for id in self.ids()? {
-            match self.get(&id) {
+            let record = match self.state(&id) {
+                Ok(state) if !is_wanted(&state) => continue,
+                Ok(state) => self.record(&id, state),
+                Err(error) => Err(error),
+            };
+            match record {
                 Ok(record) => records.push(record),
                 // Removed meanwhile.
                 Err(Error::NoContainer { .. }) => {}
@@ -198,6 +210,14 @@ impl Store {
         }
         records.sort_by_key(|record| std::cmp::Reverse(record.config.created));
         Ok(List { records, broken })
+    }
+
+    /// The records of containers that run. Of others, what they are is not read.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn running(&self) -> Result<List> {
+        self.list_of(|state| state.status.needs_supervisor())
     }
 
     /// What a container is.

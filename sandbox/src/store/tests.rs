@@ -213,3 +213,17 @@ async fn the_removal_of_a_container_can_be_waited_for() {
     waited.and(removal).unwrap();
     home.store.removed(&one.id).await.unwrap();
 }
+
+#[test]
+fn of_containers_that_do_not_run_only_that_is_read() {
+    let home = home();
+    let [one, two] = ["one", "two"].map(|name| home.create(name));
+    home.set(&one.id, Status::Running);
+    fs::write(home.store.dir(&two.id).join(CONFIG), "{").unwrap();
+    let List { records, broken } = home.store.running().unwrap();
+    let ids: Vec<_> = records.iter().map(|record| &record.config.id).collect();
+    // It is said to run, but its pod is not there.
+    assert_eq!((ids, broken.len()), (vec![&one.id], 0));
+    assert_eq!(records[0].state.status, Status::Exited);
+    assert_eq!(home.store.list().unwrap().broken.len(), 1);
+}
