@@ -6,7 +6,7 @@ DESTDIR ?=
 BENCH_PACKAGES = containerd,e2fsprogs,qemu-system-x86,runc,virtiofsd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-engines fuzz lint bench bench-io bench-ctr bench-fs gate images install clean
+.PHONY: help setup build demo test test-engines fuzz lint bench bench-io bench-ctr bench-docker bench-fs gate images install clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: build images ## Measure starts and ends beside QEMU, runc and crun, with 
 
 bench-ctr: build images ## Measure ctr run, exec and end of containers, with husk and with runc
 	@target/release/husk-bench ctr --root "$$(scripts/debian-root.sh trixie $(BENCH_PACKAGES))"
+
+bench-docker: build images ## Measure commands of husk's beside Docker's
+	@scripts/bench-docker.sh
 
 bench-fs: build images ## Measure a directory shared with a guest, beside QEMU and virtiofsd
 	@target/release/husk-bench fs --root "$$(scripts/debian-root.sh trixie $(BENCH_PACKAGES))"

@@ -6,5 +6,4 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/lab-tests.sh
 source scripts/lab-tests.sh
 
-packages=docker.io,docker-cli,docker-compose,e2fsprogs,iptables,iproute2,procps,kmod,ca-certificates
-run_in_suites docker "$packages" 900 trixie "$@"
+run_in_suites docker "$docker_packages" 900 trixie "$@"

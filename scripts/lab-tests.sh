@@ -12,6 +12,9 @@ build_lab_tests() {
     skopeo copy --quiet oci:build/images/layout:busybox:latest "docker-archive:$lab_image:docker.io/library/busybox:latest"
 }
 
+# What Docker takes in a root file system.
+# shellcheck disable=SC2034 # used by those who source this
+docker_packages=docker.io,docker-cli,docker-compose,e2fsprogs,iptables,iproute2,procps,kmod,ca-certificates
 # What the tests find in their environment, as options of husk-lab.
 lab_env=()
 

@@ -10,7 +10,7 @@ cargo fmt --manifest-path vmm/fuzz/Cargo.toml --check
 
 step "Checking the scripts"
 # SC1007 takes `local file= size=0` for a mistake.
-shellcheck --external-sources --exclude=SC1007 scripts/*.sh tests/images/*.sh guest-image/*.sh .ci/run
+shellcheck --external-sources --exclude=SC1007 scripts/*.sh benches/*.sh tests/images/*.sh guest-image/*.sh .ci/run
 
 step "Checking lints"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
