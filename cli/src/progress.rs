@@ -4,12 +4,16 @@ use std::{
     cell::Cell,
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use husk_image::{BlobState, Image, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const BAR: &str = "{prefix:12} {msg:12} [{bar:30}] {bytes:>10}/{total_bytes:<10}";
+
+/// What takes longer is told where no terminal shows it.
+const LONG: Duration = Duration::from_secs(10);
 
 /// A bar per layer.
 pub(crate) struct Bars {
@@ -74,12 +78,14 @@ impl UnpackBar {
             self.bar.finish_and_clear();
             return;
         }
-        if self.bar.is_hidden() && !self.is_told.replace(true) {
+        if !self.is_told.get() {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            if self.bar.is_hidden() {
+            let (is_shown, is_long) = (!self.bar.is_hidden(), self.bar.elapsed() > LONG);
+            if is_long && !is_shown {
                 let mib = self.bar.length().unwrap_or_default().div_ceil(1 << 20);
                 crate::output::print_note(&format!("husk: unpacking the image ({mib} MiB)\n"));
             }
+            self.is_told.set(is_shown || is_long);
         }
         self.bar.set_position(bytes);
     }

@@ -28,8 +28,6 @@ const OBEY_WITHIN: Duration = Duration::from_secs(3);
 const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take in all, and wait for room on the host.
 const FLUSH_WITHIN: Duration = Duration::from_mins(10);
-/// What a container's record says when it did not.
-const NOT_WRITTEN: &str = "the guest did not write to the disk all that the container has written";
 
 impl Supervisor {
     /// What follows the end that clients have been told of: the VM is taken apart, or the container taken out of the pod.
@@ -64,9 +62,9 @@ impl Supervisor {
         let Ok(pod) = self.pod() else { return };
         for id in kept {
             if !self.is_flushed(&pod, &id).await {
-                tracing::warn!("container {id}: {NOT_WRITTEN}");
+                tracing::warn!("the guest did not write to the disk all that container {id} has written");
                 // It has just been there.
-                let _ = self.change(&id, |entry| entry.state.error = NOT_WRITTEN.into());
+                let _ = self.change(&id, |entry| entry.state.unwritten = true);
             }
         }
     }

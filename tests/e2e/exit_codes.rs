@@ -72,15 +72,17 @@ fn wrong_usage_is_125_and_says_what_is_wrong() {
         (&["run"][..], "<IMAGE>"),
         (&["run", "--rm", "--no-such-option", "x"], "--no-such-option"),
         (&["run", "--rm", "-m", "1m", "x"], "6m"),
-        (&["run", "--rm", "--cpus", "0", "x"], "CPUs"),
+        (&["run", "--rm", "--cpus", "0.001", "x"], "CPUs"),
         (&["run", "--rm", "--storage-size", "1k", "x"], "16m"),
-        (&["no-such-command"], "no-such-command"),
         (&[], "Usage"),
     ] {
         let output = husk.run(args).expect_code(125);
         assert!(output.err().contains(part), "{args:?}: {}", output.err());
         assert!(output.stdout.is_empty());
     }
+    // As Docker.
+    let output = husk.run(["no-such-command"]).expect_code(1);
+    assert!(output.err().contains("no-such-command") && output.stdout.is_empty(), "{}", output.err());
 }
 
 #[test]

@@ -69,7 +69,8 @@ impl Output {
         let this = self.expect_code(code);
         let err = this.err();
         assert!(this.stdout.is_empty(), "unexpected output\n{}", this.shown());
-        let errors = err.lines().filter(|line| line.starts_with("husk: ")).count();
+        let is_error = |line: &&str| line.starts_with("husk: ") && !line.starts_with("husk: unpacking ");
+        let errors = err.lines().filter(is_error).count();
         assert!(errors == 1, "expected one line that begins with `husk: `\n{}", this.shown());
         for part in parts {
             assert!(err.contains(part), "expected {part:?} in the error\n{}", this.shown());

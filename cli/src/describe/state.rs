@@ -5,9 +5,16 @@ use serde_json::{Value, json};
 
 use super::time;
 
+const UNWRITTEN: &str = "the guest did not write to the disk all that the container has written";
+
 /// How a container is. Docker's `Pid` is the container's process, which is in the VM here: it is the supervisor's.
 pub(super) fn state(state: &State) -> Value {
     let status = state.status;
+    let error = match &state.stalled {
+        Some(waits) => waits,
+        None if state.error.is_empty() && state.unwritten => UNWRITTEN,
+        None => &state.error,
+    };
     json!({
         "Status": status.name(),
         "Running": status.needs_supervisor(),
@@ -17,7 +24,7 @@ pub(super) fn state(state: &State) -> Value {
         "Dead": status == Status::Dead,
         "Pid": state.pid,
         "ExitCode": state.exit_code,
-        "Error": state.stalled.as_ref().unwrap_or(&state.error),
+        "Error": error,
         "StartedAt": time(state.started),
         "FinishedAt": time(state.finished),
     })

@@ -249,6 +249,8 @@ pub struct State {
     pub ports: Vec<husk_network::publish::PortMapping>,
     /// Lines of output that could not be kept.
     pub lost_log_lines: u64,
+    /// Not all that it has written is on its disk: the guest did not write it before its end.
+    pub unwritten: bool,
     /// What its disks wait for, while they do. Its pod says so; it is not kept.
     #[serde(skip)]
     pub stalled: Option<String>,
