@@ -79,17 +79,14 @@ pub(crate) fn begin_to_wait(pod: &Pod, id: &str, exec_id: &str) -> Waiting {
     tokio::spawn(async move { pod.wait(&id, &exec_id, true).await })
 }
 
-/// Says what the container's disks wait for, and when they go on, for ever. That it can't be learned is no reason not to run.
-async fn tell_of_stalls(stalls: io::Result<Stalls>) {
-    if let Ok(mut stalls) = stalls {
-        while let Ok(now) = stalls.next().await {
-            match now {
-                Some(text) => tracing::warn!("{text}; make room there, or end the container"),
-                None => tracing::warn!("there is room again: the container goes on"),
-            }
+/// Says what the container's disks wait for, and when they go on, for ever.
+async fn tell_of_stalls(mut stalls: Stalls) {
+    loop {
+        match stalls.next().await {
+            Some(text) => tracing::warn!("{text}; make room there, or end the container"),
+            None => tracing::warn!("there is room again: the container goes on"),
         }
     }
-    std::future::pending().await
 }
 
 /// The copying of a session's streams.

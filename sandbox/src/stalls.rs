@@ -4,9 +4,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use crate::{paths::Dirs, watch::Watch};
+use crate::paths::Dirs;
 
 const FILE: &str = "stalled";
 
@@ -25,35 +26,32 @@ pub(crate) fn tell(dir: &Path, waits: Option<&str>) -> io::Result<()> {
     fs::rename(new, path)
 }
 
+/// How often whoever is attached to a container looks. A watch of the directory would cost its end a grace period of the kernel's.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// Waits for a living pod's disks to wait, or to go on.
 #[derive(Debug)]
 pub struct Stalls {
-    changes: Watch,
     path: PathBuf,
     last: Option<String>,
 }
 
 impl Stalls {
-    /// From now on, nothing is missed. Needs a tokio runtime with I/O.
-    ///
-    /// # Errors
-    /// When the pod's run directory can't be watched.
-    pub fn begin(dir: &Path) -> io::Result<Self> {
-        Ok(Self { changes: Watch::begin(dir)?, path: dir.join(FILE), last: None })
+    /// Those of the pod whose run directory this is.
+    pub fn of(dir: &Path) -> Self {
+        Self { path: dir.join(FILE), last: None }
     }
 
-    /// What the pod's disks wait for; `None` when they go on. Returns when that is something else than the last time.
-    ///
-    /// # Errors
-    /// When the kernel does not say what happens to files.
-    pub async fn next(&mut self) -> io::Result<Option<String>> {
+    /// What the pod's disks wait for; `None` when they go on. Returns when that is something else than the last time. Needs a tokio
+    /// runtime with time.
+    pub async fn next(&mut self) -> Option<String> {
         loop {
             let now = fs::read_to_string(&self.path).ok();
             if now != self.last {
                 self.last.clone_from(&now);
-                return Ok(now);
+                return now;
             }
-            self.changes.changed().await?;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
@@ -65,10 +63,10 @@ mod tests {
     #[tokio::test]
     async fn what_disks_wait_for_is_told_until_they_go_on() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stalls = Stalls::begin(dir.path()).unwrap();
+        let mut stalls = Stalls::of(dir.path());
         tell(dir.path(), Some("no room")).unwrap();
-        assert_eq!(stalls.next().await.unwrap().as_deref(), Some("no room"));
+        assert_eq!(stalls.next().await.as_deref(), Some("no room"));
         tell(dir.path(), None).unwrap();
-        assert_eq!(stalls.next().await.unwrap(), None);
+        assert_eq!(stalls.next().await, None);
     }
 }

@@ -132,11 +132,8 @@ impl Pod {
     }
 
     /// What the pod's disks wait for from now on, when the host's file system is full.
-    ///
-    /// # Errors
-    /// When its run directory can't be watched.
-    pub fn stalls(&self) -> std::io::Result<Stalls> {
-        Stalls::begin(&self.dir)
+    pub fn stalls(&self) -> Stalls {
+        Stalls::of(&self.dir)
     }
 
     /// Returns when a pod that has ended is gone from the host: for those whose ports are a process's.

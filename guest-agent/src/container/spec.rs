@@ -101,11 +101,11 @@ fn add_volumes(spec: &mut Spec, root: &Root, volumes: &[String], readonly: bool)
 }
 
 /// Has mounts whose places are links that lead nowhere made where those lead: libcontainer would take the link for the place. Those of
-/// proc and sysfs are left as they are: libcontainer refuses links there, since a container could have them mounted elsewhere.
+/// the kernel's own file systems are left as they are: libcontainer refuses links there, since a container could have them mounted elsewhere.
 fn follow_dangling_links(spec: &mut Spec, root: &Root) -> Result<(), Failure> {
     for mount in spec.mounts_mut().iter_mut().flatten() {
         let place = mount.destination().clone();
-        let is_special = matches!(mount.typ().as_deref(), Some("proc" | "sysfs"));
+        let is_special = ["/proc", "/sys", "/dev"].iter().any(|dir| place.starts_with(dir));
         if !is_special && !root.has(&place) {
             let failed = |e| Failure::io(format_args!("cannot mount on {}", place.display()), &e);
             mount.set_destination(root.without_links(&place).map_err(failed)?);

@@ -2,37 +2,34 @@
 
 use std::{
     collections::HashMap,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use husk_vmm::{client::Client, config::DiskConfig, control::StalledDisk};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
-use crate::{rundir::RunDir, stalls, vm, watch::Watch};
+use crate::{rundir::RunDir, stalls, vm};
 
-/// While a disk waits, the VMM is asked so often: its log may leave out that it goes on.
-const ASK_EVERY: Duration = Duration::from_secs(10);
+/// How often the VMM's log is looked at. A watch of it would cost the pod's end a grace period of the kernel's.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches over the disks of a pod, until it is dropped. `disks` are those whose files are known. What can't be learned or told is left out:
 /// the VM is none the worse for it.
 pub(super) async fn watch(dir: Arc<RunDir>, disks: Vec<DiskConfig>) {
     let files: HashMap<String, PathBuf> = disks.into_iter().map(|disk| (disk.id, disk.path)).collect();
-    let Ok(log) = Watch::begin(&vm::log_path(dir.path())) else { return };
-    let mut waits = None;
+    let log = vm::log_path(dir.path());
+    let (mut waits, mut seen) = (None, 0);
     loop {
-        match waits {
-            // The VMM says so in its log.
-            None => {
-                if log.changed().await.is_err() {
-                    return;
-                }
-            }
-            Some(_) => {
-                let _ = timeout(ASK_EVERY, log.changed()).await;
-            }
+        tokio::time::sleep(LOOK_EVERY).await;
+        // The VMM says so in its log, which may leave out that it goes on.
+        let length = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        if length == seen && waits.is_none() {
+            continue;
         }
+        seen = length;
         let control = vm::control_path(dir.path());
         let asked = spawn_blocking(move || Client::connect(control)?.state()).await;
         let Ok(Ok(state)) = asked else { continue };
